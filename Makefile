@@ -1,0 +1,49 @@
+# PetStream. `make demo` and `make test` do all their own set-up; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LOCK := requirements.lock
+
+.PHONY: help setup demo test check bench lock tasks clean
+.DEFAULT_GOAL := help
+
+help:            ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: $(STAMP)  ## the virtual environment, from the hashed lock
+
+$(STAMP): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+		|| { echo "make: PetStream needs Python 3.11 to 3.13 as '$(PYTHON)'; name another with make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 \
+		|| { echo "make: '$(PYTHON) -m venv' failed: install the venv module (Debian and Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' $(LOCK))"
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes $(LOCK)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: $(STAMP)   ## a real Kafka, six real tasks, real answers, a table
+	$(BIN)/petstream demo
+
+test: $(STAMP)   ## every test, real broker included
+	$(BIN)/petstream models fetch
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## every benchmark, one JSON document each
+	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script --json || exit 1; done
+
+lock:            ## renew the hashed lock
+	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--upgrade --extra worker --extra broker --group dev pyproject.toml --output-file $(LOCK)
+
+clean:           ## the virtual environment and every cache in this folder
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

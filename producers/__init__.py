@@ -1,0 +1,1 @@
+"""The client library, sync and asyncio, and the load generator."""

@@ -1,0 +1,1 @@
+"""Queries in, coordinated macro-batches out: window, tokenisation, cost model, batching policies, placement."""

@@ -1,0 +1,1 @@
+"""PET artifacts: their format and validation, training recipes, calibration, the task store."""

@@ -1,0 +1,1 @@
+"""The PET inference engine: backbones, task manager, packed runner, cascade, worker loop."""
