@@ -1,1 +1,1 @@
-"""PET and shared operators: kernels with their wrappers, and the torch reference of each, one name per op."""
+"""PET and shared operators: kernels with their wrappers, and the torch reference of each."""

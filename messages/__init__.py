@@ -1,1 +1,1 @@
-"""The wire contract: queries, batches, escalations, results, errors, task events, their codec and headers."""
+"""The wire contract: the messages between the processes, their codec, headers and topic names."""

@@ -4,39 +4,28 @@ It is self-contained: a worker needs no other topic to run it.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from messages.escalation import SmallLevelOutput
-    from messages.origin import Origin
-    from messages.query import QueryParameters
-    from messages.reply import ReplyAddress
-
-
-@dataclass(frozen=True, slots=True)
-class TaskReference:
-    """The exact weights to run a row with."""
-
-    name: str
-    revision: int
-    digest: str
-    """`sha256:<hex>` of the artifact's description (`task.json`), which pins its weight files."""
+from messages.escalation import SmallLevelOutput
+from messages.origin import Origin
+from messages.query import QueryParameters
+from messages.reply import ReplyAddress
+from messages.task_event import TaskReference
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRow:
     """One query within a macro-batch, tokenised for the batch's backbone."""
 
-    origin: "Origin"
+    origin: Origin
     query_id: str
     task_index: int
     """Index into `Batch.tasks`."""
-    token_ids: tuple[int, ...] | bytes
-    """Token ids with the special tokens, as little-endian uint32 bytes (see `Batch.num_tokens`)."""
+    token_ids: bytes
+    """Token ids with the special tokens, as little-endian uint32."""
     text: str
     text_pair: str | None
-    parameters: "QueryParameters"
-    reply: "ReplyAddress"
+    parameters: QueryParameters
+    reply: ReplyAddress
     input_digest: bytes
     """8 bytes of BLAKE2b over the query's text (and pair)."""
     appended_ms: int
@@ -45,7 +34,7 @@ class BatchRow:
     """Wall-clock milliseconds since 1970; None: no deadline."""
     timings_ms: tuple[tuple[str, float], ...] = ()
     """Time spent in each hop so far, for the answer's `timings_ms`."""
-    small_output: "SmallLevelOutput | None" = None
+    small_output: SmallLevelOutput | None = None
     """Set on escalated rows: what the small level answered, to be ensembled with."""
     attempt: int = 1
 

@@ -1,13 +1,11 @@
 """An escalation: a query the small level was not sure of, on its way to the large level."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from messages.batch import TaskReference
-    from messages.origin import Origin
-    from messages.query import QueryParameters
-    from messages.reply import ReplyAddress
+from messages.origin import Origin
+from messages.query import QueryParameters
+from messages.reply import ReplyAddress
+from messages.task_event import TaskReference
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +23,16 @@ class SmallLevelOutput:
 class Escalation:
     """A query re-routed to the next level, with what was learnt about it so far."""
 
-    origin: "Origin"
+    origin: Origin
     query_id: str
-    task: "TaskReference"
+    task: TaskReference
     next_level: int
     text: str
     text_pair: str | None
     kept_words: tuple[int, ...] | None
     """Indices of the words kept by pruning; None: nothing was pruned."""
-    parameters: "QueryParameters"
-    reply: "ReplyAddress"
+    parameters: QueryParameters
+    reply: ReplyAddress
     input_digest: bytes
     appended_ms: int
     deadline_ms: int | None

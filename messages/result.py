@@ -1,10 +1,8 @@
 """The answer to a query: exactly one of these, or one `QueryError`, per query."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from messages.origin import Origin
+from messages.origin import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +13,7 @@ class Result:
     task: str
     """The task's name, without revision or alias."""
     task_revision: int
-    origin: "Origin"
+    origin: Origin
     level: int
     confidence: float
     labels: tuple[str, ...] = ()

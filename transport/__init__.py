@@ -1,1 +1,1 @@
-"""All that touches Kafka: client settings, topics, the transactional session, dead letters, the embedded broker."""
+"""All that touches Kafka: settings, topics, transactional session, dead letters, broker."""

@@ -1,0 +1,89 @@
+"""The errors of the wire: what can be wrong with a query, and how its answer says so."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from messages.origin import Origin
+
+
+class Status(NamedTuple):
+    """A google.rpc code, its HTTP status, and whether the same query may succeed later."""
+
+    code: str
+    http: int
+    retryable: bool
+
+
+class Reason(StrEnum):
+    """Machine reasons: `reason` of an error answer and header `petstream-error-code`."""
+
+    # the record's bytes
+    EMPTY_PAYLOAD = "EMPTY_PAYLOAD"
+    TRUNCATED = "TRUNCATED"
+    TRAILING_BYTES = "TRAILING_BYTES"
+    BAD_ENCODING = "BAD_ENCODING"
+    NOT_A_MAP = "NOT_A_MAP"
+    BAD_KEY = "BAD_KEY"
+    DUPLICATE_KEY = "DUPLICATE_KEY"
+    TOO_DEEP = "TOO_DEEP"
+    TOO_MANY_ITEMS = "TOO_MANY_ITEMS"
+    EXT_FORBIDDEN = "EXT_FORBIDDEN"
+    INVALID_UTF8 = "INVALID_UTF8"
+    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
+    # its fields
+    WRONG_TYPE = "WRONG_TYPE"
+    OUT_OF_RANGE = "OUT_OF_RANGE"
+    UNKNOWN_FIELD = "UNKNOWN_FIELD"
+    MISSING_FIELD = "MISSING_FIELD"
+    BAD_FORMAT = "BAD_FORMAT"
+    SCHEMA_UNSUPPORTED = "SCHEMA_UNSUPPORTED"
+    # its envelope
+    KEY_TOO_LARGE = "KEY_TOO_LARGE"
+    HEADERS_TOO_LARGE = "HEADERS_TOO_LARGE"
+    BAD_HEADER = "BAD_HEADER"
+    CONTENT_TYPE_UNSUPPORTED = "CONTENT_TYPE_UNSUPPORTED"
+    REPLY_TOPIC_DENIED = "REPLY_TOPIC_DENIED"
+    # its meaning
+    TASK_UNKNOWN = "TASK_UNKNOWN"
+    TASK_RETIRED = "TASK_RETIRED"
+    LEVEL_UNAVAILABLE = "LEVEL_UNAVAILABLE"
+    EMPTY_TEXT = "EMPTY_TEXT"
+    TEXT_TOO_LONG = "TEXT_TOO_LONG"
+    TEXT_PAIR_UNEXPECTED = "TEXT_PAIR_UNEXPECTED"
+    DEADLINE_PAST = "DEADLINE_PAST"
+    # ours, not the caller's
+    TASK_UNAVAILABLE = "TASK_UNAVAILABLE"
+    NAN_OUTPUT = "NAN_OUTPUT"
+    MODEL_FAILED = "MODEL_FAILED"
+    INVALID_BATCH = "INVALID_BATCH"
+    CORRUPT_RECORD = "CORRUPT_RECORD"
+
+
+class MessageError(ValueError):
+    """Bytes or fields that are not a valid message; the only error that decoding raises.
+
+    `detail` is at most 200 characters and never repeats the input.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail[:200]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """The terminal record of a query that has no result."""
+
+    id: str
+    task: str
+    origin: Origin
+    reason: Reason
+    message: str
+    """What was wrong and what to do; at most 200 characters."""
+    stage: str
+    """Where it was found: `decode`, `validate`, `tokenise`, `schedule`, `load`, `compute`."""
+    timings_ms: tuple[tuple[str, float], ...] = ()
+    input_digest: bytes = b""
+    attempt: int = 1
