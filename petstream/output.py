@@ -1,0 +1,31 @@
+"""What every command prints with: one console, one way to fail, one way to print JSON."""
+
+import json
+import sys
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+
+console = Console()
+"""Tables and progress for people, on standard output."""
+
+error_console = Console(stderr=True)
+"""Errors and progress beside machine-readable output."""
+
+
+def fail(message: str, *, code: int = 1) -> NoReturn:
+    """End the command with a one-line error that says what to do.
+
+    Args:
+        message: What is wrong and what to do.
+        code: 1 for a failure, 2 for wrong use.
+    """
+    print(f"petstream: {message}", file=sys.stderr)  # noqa: T201 - plain, unwrapped, for scripts
+    raise typer.Exit(code)
+
+
+def print_json(document: Any) -> None:  # noqa: ANN401 - whatever json can print
+    """Print one JSON document on standard output."""
+    json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
