@@ -3,12 +3,11 @@
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import click
 import typer
 from pydantic import ValidationError
-from typer.core import TyperGroup
 
 
 class _Command(NamedTuple):
@@ -36,55 +35,59 @@ COMMANDS = {
 }
 
 
-class _LazyGroup(TyperGroup):
-    """Knows every command's name and summary; imports a command's module only to run it."""
+def build_app(arguments: Sequence[str]) -> typer.Typer:
+    """Make the command line for these arguments.
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+    Only the module of the command that is called is imported; every other command is present
+    with its name and summary alone, for `--help` and for suggestions.
+    """
+    app = typer.Typer(
+        name="petstream",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        help="Serve very many fine-tuned encoder tasks over Apache Kafka.",
+    )
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        command = COMMANDS.get(cmd_name)
-        if command is None:
-            return None
-        if not _is_invoked(cmd_name):
-            return click.Command(cmd_name, help=command.summary, short_help=command.summary)
-        module = importlib.import_module(f"petstream.commands.{command.module}")
-        return typer.main.get_command(module.app)
+    @app.callback()
+    def root(debug: bool = typer.Option(False, "--debug", help="Show tracebacks.")) -> None:
+        if debug:
+            os.environ["PETSTREAM_DEBUG"] = "1"
 
-
-def _is_invoked(name: str) -> bool:
-    """Tell whether this process runs the command, rather than listing it in --help."""
-    return name in sys.argv[1:]
-
-
-app = typer.Typer(
-    cls=_LazyGroup,
-    name="petstream",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Serve very many fine-tuned encoder tasks over Apache Kafka.",
-)
+    called = next((argument for argument in arguments if argument in COMMANDS), None)
+    for name, command in COMMANDS.items():
+        if name == called:
+            _add_command(app, name, command)
+        else:
+            app.command(name, help=command.summary)(_summary_only)
+    return app
 
 
-@app.callback()
-def _root(
-    debug: bool = typer.Option(False, "--debug", help="Show tracebacks."),
-) -> None:
-    if debug:
-        os.environ["PETSTREAM_DEBUG"] = "1"
+def _add_command(app: typer.Typer, name: str, command: _Command) -> None:
+    """Add a module's commands: one function as a command, several as a group."""
+    module_app: typer.Typer = importlib.import_module(f"petstream.commands.{command.module}").app
+    functions = module_app.registered_commands
+    if len(functions) == 1 and module_app.registered_callback is None:
+        assert functions[0].callback is not None
+        app.command(name, help=functions[0].help)(functions[0].callback)
+    else:
+        app.add_typer(module_app, name=name, help=command.summary, no_args_is_help=True)
+
+
+def _summary_only() -> None:
+    """Stand for a command that is not called."""
 
 
 def main() -> None:
     """Run the command line; errors are one line unless `--debug` or `PETSTREAM_DEBUG=1`."""
     try:
-        app()
+        build_app(sys.argv[1:])()
     except ValidationError as error:
         if os.environ.get("PETSTREAM_DEBUG"):
             raise
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         _exit_with(f"bad setting {where}: {first['msg']}", 2)
-    except Exception as error:  # noqa: BLE001 - the top of the program: one line, no traceback
+    except Exception as error:
         if os.environ.get("PETSTREAM_DEBUG"):
             raise
         _exit_with(f"{type(error).__name__}: {error}", 1)

@@ -1,1 +1,1 @@
-"""One module per command (or group of commands); `petstream.__main__` lists and loads them lazily."""
+"""One module per command or group of commands; `petstream.__main__` loads them when called."""
