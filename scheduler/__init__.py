@@ -1,1 +1,1 @@
-"""Queries in, coordinated macro-batches out: window, tokenisation, cost model, batching policies, placement."""
+"""Queries in, macro-batches out: window, tokenisation, cost model, policies, placement."""

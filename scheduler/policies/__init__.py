@@ -1,0 +1,1 @@
+"""Batching policies: one module each, listed in `scheduler.policies.catalogue`."""
