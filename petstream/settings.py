@@ -4,6 +4,8 @@ Environment: `PETSTREAM_<FIELD>`, and `KAFKA_BOOTSTRAP_SERVERS`. Flags are laid 
 commands themselves with `Settings.with_flags`.
 """
 
+import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +47,20 @@ class Settings(BaseSettings):
     def with_flags(self, **flags: Any) -> "Settings":  # noqa: ANN401 - one per field
         """Lay the flags that were given (not None) over these settings."""
         return self.model_copy(update={k: v for k, v in flags.items() if v is not None})
+
+    def environment(self) -> dict[str, str]:
+        """Return this process's environment with these settings in it, for a child process."""
+        given = {
+            "PETSTREAM_NAMESPACE": self.namespace,
+            "PETSTREAM_DELIVERY": self.delivery,
+            "PETSTREAM_MODELS_DIR": str(self.models_dir),
+            "PETSTREAM_TASKS_DIR": str(self.tasks_dir),
+            "PETSTREAM_STATE_DIR": str(self.state_dir),
+            "PETSTREAM_KAFKA": json.dumps(self.kafka),
+        }
+        if self.bootstrap_servers is not None:
+            given["PETSTREAM_BOOTSTRAP_SERVERS"] = self.bootstrap_servers
+        return {**os.environ, **given}
 
     @classmethod
     def settings_customise_sources(

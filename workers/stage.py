@@ -1,0 +1,289 @@
+"""A worker's stage: a macro-batch in, its results, errors and escalations out.
+
+Runs on the pipeline's compute thread and touches no Kafka client. Nothing here is remembered from
+one batch to the next but loaded weights, so a batch that is run again gives the same records.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from messages.answer_codec import encode_answer
+from messages.batch import Batch, BatchRow
+from messages.batch_codec import decode_batch
+from messages.errors import ErrorAnswer, MessageError, Reason
+from messages.escalation import Escalation, SmallLevelOutput
+from messages.escalation_codec import encode_escalation
+from messages.query import Query
+from messages.query_codec import encode_query
+from messages.result import Result
+from messages.task_event import TaskReference
+from messages.topics import TopicNames
+from tasks.errors import TaskError
+from transport.dead_letters import dead_letter
+from transport.records import OutgoingRecord, Record
+from workers.answers import Answer, answer
+from workers.cascade import LevelOutput, judge, next_level
+from workers.engine import Engine, EngineRow
+from workers.tagging import WordTagger
+from workers.task_manager import LoadedTask, TaskManager
+
+logger = logging.getLogger(__name__)
+
+Logits: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a row has no logits."""
+
+    reason: Reason
+    message: str
+    stage: str
+
+
+class WorkerStage:
+    """Runs macro-batches of one level.
+
+    Every row leaves as exactly one record: a result, an error, or an escalation to the next
+    level. One row's failure never touches its neighbours.
+    """
+
+    def __init__(
+        self,
+        *,
+        level: int,
+        engine: Engine,
+        tasks: TaskManager,
+        backbone_folder: Path,
+        topics: TopicNames,
+        wall_clock_s: Callable[[], float] = time.time,
+    ) -> None:
+        self._level = level
+        self._engine = engine
+        self._tasks = tasks
+        self._tagger = WordTagger(backbone_folder)
+        self._topics = topics
+        self._wall_clock_s = wall_clock_s
+
+    def process(self, records: Sequence[Record], /) -> Sequence[OutgoingRecord]:
+        """Run the batches of `records`, one after the other."""
+        return [out for record in records for out in self._process_record(record)]
+
+    def _process_record(self, record: Record) -> Iterator[OutgoingRecord]:
+        try:
+            batch = decode_batch(record.value)
+            if batch.level != self._level:
+                raise MessageError(Reason.INVALID_BATCH, f"a batch for level {batch.level}")
+        except MessageError as error:
+            # Only a scheduler writes here: nobody waits for an answer to bytes that name no query.
+            logger.error("invalid batch %s/%s: %s", record.partition, record.offset, error)
+            yield dead_letter(
+                record,
+                reason=Reason.INVALID_BATCH,
+                message=str(error),
+                stage="decode",
+                attempt=1,
+                topic=self._topics.dead_letters,
+            )
+            return
+        yield from self._process_batch(batch)
+
+    def _process_batch(self, batch: Batch) -> Iterator[OutgoingRecord]:
+        started_ms = 1000 * self._wall_clock_s()
+        outcomes: dict[int, Logits | _Refusal] = {}
+        loaded: dict[int, LoadedTask] = {}
+        with self._tasks.acquire_all(batch.tasks) as acquired:
+            refused: dict[int, _Refusal] = {}
+            for index, task in enumerate(acquired):
+                if isinstance(task, TaskError):
+                    refused[index] = self._task_refusal(batch.tasks[index], task)
+                else:
+                    loaded[index] = task
+            runnable: list[int] = []
+            for number, row in enumerate(batch.rows):
+                if row.deadline_ms is not None and row.deadline_ms <= started_ms:
+                    outcomes[number] = _Refusal(
+                        Reason.DEADLINE_PAST, "the deadline passed before compute", "compute"
+                    )
+                elif row.task_index in refused:
+                    outcomes[number] = refused[row.task_index]
+                else:
+                    runnable.append(number)
+            engine_rows = {
+                number: EngineRow(
+                    loaded[batch.rows[number].task_index],
+                    np.frombuffer(batch.rows[number].token_ids, dtype="<u4").astype(np.int64),
+                )
+                for number in runnable
+            }
+            outcomes |= self._run(engine_rows)
+        wait = (f"wait_l{self._level}", max(0.0, started_ms - batch.created_ms))
+        compute = (f"compute_l{self._level}", 1000 * self._wall_clock_s() - started_ms)
+        for number, row in enumerate(batch.rows):
+            timings_ms = (*row.timings_ms, wait, compute)
+            outcome = outcomes[number]
+            if isinstance(outcome, _Refusal):
+                yield from self._refuse(batch, row, outcome, timings_ms)
+            else:
+                yield self._settle(batch, row, loaded[row.task_index], outcome, timings_ms)
+
+    def _run(self, rows: dict[int, EngineRow]) -> dict[int, Logits | _Refusal]:
+        """Run rows together; where that fails, halve them until the failing row stands alone."""
+        if not rows:
+            return {}
+        try:
+            logits = self._engine.run(list(rows.values()))
+        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+            if len(rows) == 1:
+                logger.warning("a row failed: %s", error)
+                failed = _Refusal(Reason.MODEL_FAILED, type(error).__name__, "compute")
+                return dict.fromkeys(rows, failed)
+            numbers = list(rows)
+            half = len(numbers) // 2
+            return self._run({n: rows[n] for n in numbers[:half]}) | self._run(
+                {n: rows[n] for n in numbers[half:]}
+            )
+        not_finite = _Refusal(Reason.NAN_OUTPUT, "the model's output is not finite", "compute")
+        return {
+            number: row_logits if np.isfinite(row_logits).all() else not_finite
+            for number, row_logits in zip(rows, logits, strict=True)
+        }
+
+    def _task_refusal(self, reference: TaskReference, error: TaskError) -> _Refusal:
+        logger.error("task %s@%s cannot be loaded: %s", reference.name, reference.revision, error)
+        return _Refusal(
+            Reason.TASK_UNAVAILABLE,
+            f"this worker cannot load {reference.name}@{reference.revision}: "
+            f"{type(error).__name__}",
+            "load",
+        )
+
+    def _settle(
+        self,
+        batch: Batch,
+        row: BatchRow,
+        task: LoadedTask,
+        logits: Logits,
+        timings_ms: tuple[tuple[str, float], ...],
+    ) -> OutgoingRecord:
+        output = judge(task.description, self._level, logits, row.small_output)
+        onward = next_level(task.description, self._level, output, row.parameters)
+        if onward is not None:
+            return self._escalate(batch, row, output, onward, timings_ms)
+        given = Answer()
+        tags = None
+        if task.description.kind == "tagging":
+            tags = self._tagger.spans(row.text, output.scores, task.description.labels)
+        else:
+            given = answer(task.description, output.scores, row.parameters)
+        reference = batch.tasks[row.task_index]
+        result = Result(
+            id=row.query_id,
+            task=reference.name,
+            task_revision=reference.revision,
+            origin=row.origin,
+            level=self._level,
+            confidence=output.confidence,
+            labels=given.labels,
+            scores=given.scores,
+            value=given.value,
+            tags=tags,
+            kept_tokens=len(row.token_ids) // 4,
+            timings_ms=timings_ms,
+            input_digest=row.input_digest,
+            batch_id=batch.batch_id,
+            attempt=row.attempt,
+        )
+        return self._answer_record(row, result)
+
+    def _escalate(
+        self,
+        batch: Batch,
+        row: BatchRow,
+        output: LevelOutput,
+        onward: int,
+        timings_ms: tuple[tuple[str, float], ...],
+    ) -> OutgoingRecord:
+        escalation = Escalation(
+            origin=row.origin,
+            query_id=row.query_id,
+            task=batch.tasks[row.task_index],
+            next_level=onward,
+            text=row.text,
+            text_pair=row.text_pair,
+            kept_words=None,
+            parameters=row.parameters,
+            reply=row.reply,
+            input_digest=row.input_digest,
+            appended_ms=row.appended_ms,
+            deadline_ms=row.deadline_ms,
+            timings_ms=timings_ms,
+            small_output=SmallLevelOutput(
+                level=self._level,
+                scores=np.ascontiguousarray(output.scores, dtype="<f4").tobytes(),
+                confidence=output.confidence,
+                batch_id=batch.batch_id,
+            ),
+            attempt=row.attempt,
+        )
+        return OutgoingRecord(
+            self._topics.escalations, value=encode_escalation(escalation), key=row.reply.key
+        )
+
+    def _refuse(
+        self,
+        batch: Batch,
+        row: BatchRow,
+        refusal: _Refusal,
+        timings_ms: tuple[tuple[str, float], ...],
+    ) -> Iterator[OutgoingRecord]:
+        reference = batch.tasks[row.task_index]
+        error = ErrorAnswer(
+            id=row.query_id,
+            task=reference.name,
+            origin=row.origin,
+            reason=refusal.reason,
+            message=refusal.message,
+            stage=refusal.stage,
+            timings_ms=timings_ms,
+            input_digest=row.input_digest,
+            attempt=row.attempt,
+        )
+        yield self._answer_record(row, error)
+        query = encode_query(
+            Query(row.query_id, reference.name, row.text, row.text_pair, row.parameters),
+            encoding=row.reply.encoding,
+        )
+        origin = row.origin
+        yield dead_letter(
+            Record(
+                topic=origin.topic,
+                partition=origin.partition,
+                offset=origin.offset,
+                key=row.reply.key,
+                value=query.value,
+                headers=query.headers,
+                appended_ms=row.appended_ms,
+            ),
+            reason=refusal.reason,
+            message=refusal.message,
+            stage=refusal.stage,
+            attempt=row.attempt,
+            topic=self._topics.dead_letters,
+        )
+
+    def _answer_record(self, row: BatchRow, given: Result | ErrorAnswer) -> OutgoingRecord:
+        encoded = encode_answer(given, row.reply)
+        return OutgoingRecord(
+            row.reply.topic or self._topics.results,
+            value=encoded.value,
+            key=row.reply.key,
+            headers=encoded.headers,
+        )
