@@ -1,0 +1,52 @@
+"""`petstream worker`: one worker process of one level."""
+
+import socket
+from pathlib import Path
+
+import typer
+
+from messages.topics import TopicNames
+from petstream.deployment import kafka_settings
+from petstream.lifetime import stop_event, stop_when_orphaned
+from petstream.settings import load_settings
+
+app = typer.Typer()
+
+
+@app.command()
+def worker(
+    level: int = typer.Option(..., min=0, help="0 is the small level."),
+    backbone: str | None = typer.Option(None, help="Default: the level's own."),
+    slot: str = typer.Option(
+        socket.gethostname(), help="Stable name of this instance; unique among those that live."
+    ),
+    threads: int | None = typer.Option(None, min=1, help="Compute threads; default: every core."),
+    memory_mib: int = typer.Option(1024, min=16, help="Budget for the weights of loaded tasks."),
+    bootstrap_servers: str | None = typer.Option(None, help="Kafka, host:port."),
+    namespace: str | None = typer.Option(None, help="Prefix of the topics."),
+    health_file: Path | None = typer.Option(None, help="Where to say that it is ready."),
+    supervisor_pid: int | None = typer.Option(None, help="Stop when this parent is gone."),
+) -> None:
+    """Take macro-batches of a level, answer what is certain, escalate the rest.
+
+    Example: petstream worker --level 0 --bootstrap-servers localhost:9092
+    """
+    from workers.service import run_worker
+
+    settings = load_settings().with_flags(bootstrap_servers=bootstrap_servers, namespace=namespace)
+    stop = stop_event()
+    if supervisor_pid is not None:
+        stop_when_orphaned(stop, supervisor_pid)
+    run_worker(
+        kafka=kafka_settings(settings),
+        topics=TopicNames(settings.namespace),
+        level=level,
+        backbone=backbone,
+        models_dir=settings.models_dir,
+        tasks_dir=settings.tasks_dir,
+        slot=slot,
+        threads=threads,
+        task_memory_bytes=memory_mib << 20,
+        health_file=health_file,
+        stop=stop,
+    )

@@ -1,0 +1,111 @@
+"""A whole deployment on this machine: broker, topics, backbones, supervised services.
+
+`petstream up` keeps one running, `petstream demo` makes a short-lived one.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from messages.topics import TopicNames
+from petstream.output import error_console, fail
+from petstream.settings import Settings
+from petstream.supervisor import ServiceSpec, Supervisor
+from transport.embedded_broker import EmbeddedBroker
+from transport.settings import KafkaSettings
+from transport.topics import create_topics
+from workers.backbone_store import BackboneStore
+
+LEVEL_BACKBONES: Mapping[int, str] = {0: "minilm-l3", 1: "minilm-l6"}
+"""The real pair that the demo's tasks are trained on."""
+
+BATCH_PARTITIONS_PER_WORKER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How many processes of each kind."""
+
+    schedulers: int = 1
+    small_workers: int = 1
+    large_workers: int = 1
+
+    @property
+    def workers_per_level(self) -> dict[int, int]:
+        """Workers of each level."""
+        return {0: self.small_workers, 1: self.large_workers}
+
+
+def service_specs(shape: Shape) -> list[ServiceSpec]:
+    """List the services of a deployment; their slots are stable from one start to the next."""
+    specs = [
+        ServiceSpec(f"scheduler-{number}", "scheduler", None, ("scheduler",))
+        for number in range(shape.schedulers)
+    ]
+    for level, count in shape.workers_per_level.items():
+        specs += [
+            ServiceSpec(
+                f"worker-{level}-{number}", "worker", level, ("worker", "--level", str(level))
+            )
+            for number in range(count)
+        ]
+    return specs
+
+
+def kafka_settings(settings: Settings) -> KafkaSettings:
+    """Return the client settings of this machine's processes.
+
+    Raises:
+        typer.Exit: If no broker is named.
+    """
+    if settings.bootstrap_servers is None:
+        fail(
+            "no broker: give --bootstrap-servers or KAFKA_BOOTSTRAP_SERVERS, "
+            "or run `petstream broker start`",
+            code=2,
+        )
+    return KafkaSettings(
+        bootstrap_servers=settings.bootstrap_servers,
+        delivery=settings.delivery,
+        extra=settings.kafka,
+    )
+
+
+def fetch_backbones(models_dir: Path) -> None:
+    """Fetch the backbones of both levels, unless they are there."""
+    store = BackboneStore(models_dir)
+    for name in LEVEL_BACKBONES.values():
+        store.fetch(name)
+
+
+def make_topics(settings: Settings, shape: Shape) -> None:
+    """Create the topics of the namespace that are missing."""
+    create_topics(
+        kafka_settings(settings),
+        TopicNames(settings.namespace),
+        levels=tuple(LEVEL_BACKBONES),
+        batch_partitions=BATCH_PARTITIONS_PER_WORKER * max(shape.workers_per_level.values()),
+    )
+
+
+@contextmanager
+def broker_for(
+    settings: Settings, data_dir: Path
+) -> Iterator[tuple[Settings, EmbeddedBroker | None]]:
+    """Yield settings that name a broker: the user's own, or an embedded one that lives as long."""
+    if settings.bootstrap_servers is not None:
+        yield settings, None
+        return
+    broker = EmbeddedBroker(data_dir=data_dir)
+    with error_console.status("starting Apache Kafka"):
+        bootstrap_servers = broker.start()
+    try:
+        yield settings.with_flags(bootstrap_servers=bootstrap_servers), broker
+    finally:
+        broker.stop()
+
+
+def supervisor_for(settings: Settings, shape: Shape) -> Supervisor:
+    """Return a supervisor, not yet started, of every service."""
+    return Supervisor(service_specs(shape), settings.state_dir, settings.environment())
