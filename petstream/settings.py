@@ -35,7 +35,7 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("PETSTREAM_BOOTSTRAP_SERVERS", "KAFKA_BOOTSTRAP_SERVERS"),
     )
     """None: the embedded broker, where it runs."""
-    namespace: str = Field(default="petstream", pattern=r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
+    namespace: str = Field(default="petstream", pattern=r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,63}\z")
     delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
     models_dir: Path = Path(platformdirs.user_cache_dir("petstream")) / "backbones"
     tasks_dir: Path = Path(platformdirs.user_data_dir("petstream")) / "tasks"

@@ -72,6 +72,8 @@ class Supervisor:
     specs: Sequence[ServiceSpec]
     state_dir: Path
     environment: Mapping[str, str]
+    command: tuple[str, ...] = (sys.executable, "-m", "petstream")
+    """What each service's arguments are given to."""
     _services: list[_Service] = field(init=False, default_factory=list)
 
     def start(self) -> None:
@@ -175,7 +177,7 @@ class Supervisor:
         with service.log_path.open("ab") as log:
             service.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "petstream", *service.spec.arguments),
+                    *(*self.command, *service.spec.arguments),
                     *("--slot", service.spec.name),
                     *("--health-file", str(service.health_path)),
                     *("--supervisor-pid", str(os.getpid())),

@@ -12,7 +12,7 @@ from tasks.description import TaskDescription
 Scores: TypeAlias = NDArray[np.float32]
 
 DEFAULT_DECISION_THRESHOLD = 0.5
-"""A label of a multi-label task is given above this score, where calibration fitted no other."""
+"""A label of a multi-label task is given from this score, where calibration fitted no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Answer:
 def answer(task: TaskDescription, scores: Scores, parameters: QueryParameters) -> Answer:
     """Return the answer of one row.
 
-    Single label: the best `top_k` labels, one by default. Multi-label: every label above the
+    Single label: the best `top_k` labels, one by default. Multi-label: every label from the
     decision threshold, best first, at most `top_k` where that is given. Regression: the value.
 
     Args:
@@ -42,7 +42,7 @@ def answer(task: TaskDescription, scores: Scores, parameters: QueryParameters) -
         threshold = DEFAULT_DECISION_THRESHOLD
         if task.cascade is not None and task.cascade.decision_threshold is not None:
             threshold = task.cascade.decision_threshold
-        best_first = best_first[scores[best_first] > threshold]
+        best_first = best_first[scores[best_first] >= threshold]
         best_first = best_first[: parameters.top_k]
     else:
         best_first = best_first[: parameters.top_k or 1]

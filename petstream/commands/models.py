@@ -1,0 +1,126 @@
+"""`petstream models`: the backbones of this machine."""
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.table import Table
+
+from petstream.output import console, error_console, fail, print_json
+from petstream.settings import load_settings
+from workers import backbone_store
+from workers.backbone_catalogue import CATALOGUE
+from workers.errors import BackboneError, BackboneUnknownError
+from workers.hub import download_from_hub
+
+app = typer.Typer(help="Fetch, add and list backbones.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.command()
+def fetch(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names of the catalogue; none means all of them.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Download backbones of the catalogue, check them and keep them on this machine.
+
+    Example: petstream models fetch minilm-l3
+    """
+    models_dir = load_settings().models_dir
+    folders: dict[str, str] = {}
+    try:
+        for name in names or list(CATALOGUE):
+            folders[name] = str(_fetch_one(name, models_dir))
+            if not as_json:
+                console.print(f"{name}: {folders[name]}", soft_wrap=True, highlight=False)
+    except BackboneUnknownError as error:
+        fail(str(error), code=2)
+    except BackboneError as error:
+        fail(str(error))
+    if as_json:
+        print_json({"models_dir": str(models_dir), "folders": folders})
+
+
+@app.command("list")
+def list_backbones(as_json: Json = False) -> None:
+    """Show the backbones of the catalogue and those that were added.
+
+    Example: petstream models list --json
+    """
+    models_dir = load_settings().models_dir
+    backbones = backbone_store.inventory(models_dir)
+    if as_json:
+        print_json(
+            {
+                "models_dir": str(models_dir),
+                "backbones": [{**asdict(b), "folder": str(b.folder)} for b in backbones],
+            }
+        )
+        return
+    table = Table("name", "state", "layers", "hidden", "vocabulary", "MB", "folder")
+    for b in backbones:
+        sizes = (
+            (str(b.shape.num_layers), str(b.shape.hidden_size), str(b.shape.vocab_size))
+            if b.shape
+            else ("", "", "")
+        )
+        table.add_row(b.name, b.state, *sizes, f"{b.num_bytes / 1e6:.1f}", str(b.folder))
+    console.print(table)
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="The name that tasks will use.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="A folder with config.json, model.safetensors and tokenizer.json."),
+    ] = None,
+    hub: Annotated[
+        str | None, typer.Option("--hub", help="Download ORGANISATION/MODEL instead of FOLDER.")
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="Commit, tag or branch of --hub.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Add a BERT of your own from a local Hugging Face folder, or from a hub by name.
+
+    Example: petstream models add my-bert ./my-bert-folder
+    """
+    if (folder is None) == (hub is None):
+        fail("give either FOLDER or --hub ORGANISATION/MODEL", code=2)
+    models_dir = load_settings().models_dir
+    try:
+        if folder is not None:
+            added = backbone_store.add(name, folder, models_dir)
+        else:
+            assert hub is not None
+            with tempfile.TemporaryDirectory(prefix="petstream-hub-") as scratch:
+                source = download_from_hub(hub, revision, Path(scratch))
+                added = backbone_store.add(name, source, models_dir)
+    except BackboneError as error:
+        fail(str(error))
+    if as_json:
+        print_json({"name": name, "folder": str(added)})
+    else:
+        console.print(f"{name}: {added}", soft_wrap=True, highlight=False)
+
+
+def _fetch_one(name: str, models_dir: Path) -> Path:
+    """Fetch one backbone; a bar on a terminal, nothing elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(
+        *columns, console=error_console, transient=True, disable=not error_console.is_terminal
+    ) as bar:
+        task = bar.add_task(f"{name}: checking", total=None)
+
+        def show(what: str, done_bytes: int, total_bytes: int) -> None:
+            bar.update(task, description=f"{name}: {what}", completed=done_bytes, total=total_bytes)
+
+        return backbone_store.fetch(name, models_dir, show)

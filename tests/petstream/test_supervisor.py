@@ -1,0 +1,103 @@
+"""The supervisor against real processes."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from petstream.supervisor import ServiceNotReadyError, ServiceSpec, Supervisor
+
+SERVICE = """
+import json, os, pathlib, sys, time
+arguments = sys.argv[1:]
+health = pathlib.Path(arguments[arguments.index("--health-file") + 1])
+if "broken" in arguments:
+    sys.exit("the model folder is missing")
+partial = health.with_suffix(".partial")
+partial.write_text(json.dumps({"pid": os.getpid(), "state": "ready"}))
+partial.replace(health)
+time.sleep(600)
+"""
+
+
+def make_supervisor(folder: Path, *arguments: str) -> Supervisor:
+    script = folder / "service.py"
+    script.write_text(SERVICE)
+    specs = [
+        ServiceSpec("worker-0-0", "worker", 0, arguments),
+        ServiceSpec("scheduler-0", "scheduler", None, ()),
+    ]
+    return Supervisor(specs, folder / "state", os.environ, (sys.executable, str(script)))
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+    supervisor = make_supervisor(tmp_path)
+    supervisor.start()
+    yield supervisor
+    supervisor.stop(5)
+
+
+def wait_for(condition: Callable[[], bool], limit_s: float = 20) -> None:
+    limit = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < limit, "the condition did not become true in time"
+        time.sleep(0.02)
+
+
+def test_services_get_ready(supervisor: Supervisor) -> None:
+    """Every service that says so is ready, with its own pid."""
+    supervisor.wait_until_ready(20)
+
+    statuses = supervisor.statuses()
+
+    assert [status.state for status in statuses] == ["ready", "ready"]
+    assert len({status.pid for status in statuses}) == 2
+
+
+def test_a_killed_service_is_started_again(supervisor: Supervisor) -> None:
+    """SIGKILL of one service gives a new process of that name, and touches no other."""
+    supervisor.wait_until_ready(20)
+    first, other = supervisor.statuses()
+    assert first.pid is not None
+
+    os.kill(first.pid, signal.SIGKILL)
+
+    wait_for(lambda: supervisor.tend() == ["worker-0-0"])
+    supervisor.wait_until_ready(20)
+    again, other_again = supervisor.statuses()
+    assert again.pid != first.pid
+    assert again.restarts == 1
+    assert other_again == other
+
+
+def test_a_service_that_never_gets_ready_is_named_with_its_last_words(tmp_path: Path) -> None:
+    """The error says which service, what it said last, and where its log is."""
+    supervisor = make_supervisor(tmp_path, "broken")
+    supervisor.start()
+    try:
+        with pytest.raises(
+            ServiceNotReadyError, match=r"worker-0-0 .*model folder is missing.*log"
+        ):
+            supervisor.wait_until_ready(30)
+    finally:
+        supervisor.stop(5)
+
+
+def test_stop_leaves_no_process(tmp_path: Path) -> None:
+    """After stop every process has ended."""
+    supervisor = make_supervisor(tmp_path)
+    supervisor.start()
+    supervisor.wait_until_ready(20)
+    pids = [status.pid for status in supervisor.statuses()]
+
+    supervisor.stop(5)
+
+    for pid in pids:
+        assert pid is not None
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
