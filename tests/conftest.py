@@ -1,0 +1,25 @@
+"""Fixtures of all tests: one real broker per test run, and a namespace per test."""
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from transport.embedded_broker import EmbeddedBroker
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[str]:
+    """Bootstrap servers of a real Apache Kafka, started at first use for the whole run.
+
+    Tests share it: use topics and group ids of your own (`namespace`). A test that kills a broker
+    starts its own `EmbeddedBroker`.
+    """
+    with EmbeddedBroker() as embedded:
+        yield embedded.bootstrap_servers
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A namespace that no other test and no earlier run has used."""
+    return f"test-{secrets.token_hex(6)}"
