@@ -1,27 +1,21 @@
 """What can go wrong in the engine, as types.
 
-    WorkerError
-    ├── BackboneError
-    │   ├── BackboneUnknownError       no such name in the catalogue, nor a folder of that name
-    │   ├── BackboneMissingError       known, but not on this machine
-    │   ├── BackboneCorruptError       a file is not what its digest or its header says
-    │   ├── BackboneUnsupportedError   a model this engine does not run, or will not (remote code)
-    │   └── BackboneFetchError         the weights could not be had
-    ├── RowError                       a row that cannot be run: empty, too long, a foreign id
-    └── TaskError
-        ├── TaskUnavailableError       its artifact is missing, invalid, or not the one asked for
-        ├── TaskMismatchError          it was made for another backbone or level
-        └── TaskMemoryError            it does not fit beside the tasks in use
+    BackboneError
+    |-- BackboneUnknownError       no such name in the catalogue, nor a folder of that name
+    |-- BackboneMissingError       known, but not on this machine
+    |-- BackboneCorruptError       a file is not what its digest or its header says
+    |-- BackboneUnsupportedError   a model this engine does not run, or will not (remote code)
+    `-- BackboneFetchError         the weights could not be had
+    RowError                       a row that cannot be run: empty, too long, a foreign token id
+    TaskMemoryError                a task does not fit beside those in use (a TaskError)
 
 Every message says what to do.
 """
 
-
-class WorkerError(Exception):
-    """Anything below."""
+from tasks.errors import TaskError
 
 
-class BackboneError(WorkerError):
+class BackboneError(Exception):
     """Something about a backbone."""
 
 
@@ -45,21 +39,9 @@ class BackboneFetchError(BackboneError):
     """The weights could not be had."""
 
 
-class RowError(WorkerError):
+class RowError(ValueError):
     """A row that cannot be run: empty, too long, or with a foreign token id."""
 
 
-class TaskError(WorkerError):
-    """Something about a task's weights."""
-
-
-class TaskUnavailableError(TaskError):
-    """Its artifact is missing, invalid, or not the one asked for."""
-
-
-class TaskMismatchError(TaskError):
-    """It was made for another backbone or level."""
-
-
 class TaskMemoryError(TaskError):
-    """It does not fit beside the tasks in use."""
+    """A task does not fit into the memory budget beside the tasks in use."""

@@ -70,7 +70,7 @@ def _named(
             yield name[start.start() :], array
 
 
-def _linear_weight(node: memoryview) -> dict[str, str]:
+def _linear_weight(node: int | memoryview) -> dict[str, str]:
     """Return {weight's made-up name: its name within BertModel}, empty for other nodes."""
     inputs: list[str] = []
     name = op_type = ""
@@ -89,7 +89,7 @@ def _linear_weight(node: memoryview) -> dict[str, str]:
     return {inputs[1]: match[1].replace("/", ".") + "weight"}
 
 
-def _tensor(tensor: memoryview) -> tuple[str, NDArray[np.float32]]:
+def _tensor(tensor: int | memoryview) -> tuple[str, NDArray[np.float32]]:
     """Decode one TensorProto."""
     dims: list[int] = []
     name, data, data_type = "", memoryview(b""), 0

@@ -63,12 +63,12 @@ def list_backbones(as_json: Json = False) -> None:
             }
         )
         return
-    table = Table("name", "state", "layers", "hidden", "vocabulary", "MB", "folder")
+    table = Table("name", "state", "layers", "hidden", "MB", "folder")
     for b in backbones:
         sizes = (
-            (str(b.shape.num_layers), str(b.shape.hidden_size), str(b.shape.vocab_size))
-            if b.shape
-            else ("", "", "")
+            (str(b.config.shape.num_layers), str(b.config.shape.hidden_size))
+            if b.config
+            else ("", "")
         )
         table.add_row(b.name, b.state, *sizes, f"{b.num_bytes / 1e6:.1f}", str(b.folder))
     console.print(table)

