@@ -73,7 +73,7 @@ class CostTable:
         return cls(rows, lens, monotone)
 
     def at(self, num_rows: ArrayLike, seq_len: ArrayLike) -> NDArray[np.float64]:
-        """Interpolate; beyond the grid the last slope goes on, below it the first value holds.
+        """Interpolate; beyond the grid the cost grows with the tokens, below it the first holds.
 
         Args:
             num_rows: Batch sizes, any shape.
@@ -82,14 +82,15 @@ class CostTable:
         Returns:
             Milliseconds, in the broadcast shape.
         """
-        row, row_share = _locate(self.num_rows, np.asarray(num_rows, np.float64))
-        length, length_share = _locate(self.seq_lens, np.asarray(seq_len, np.float64))
-        low = self.cost_ms[row, length] * (1 - row_share)
-        low = low + self.cost_ms[row + 1, length] * row_share
-        high = self.cost_ms[row, length + 1] * (1 - row_share)
-        high = high + self.cost_ms[row + 1, length + 1] * row_share
-        # Where both axes extrapolate the bilinear form may dip; a cost never does.
-        return np.maximum(low * (1 - length_share) + high * length_share, low)
+        row, row_share, beyond_rows = _locate(self.num_rows, np.asarray(num_rows, np.float64))
+        length, length_share, beyond_len = _locate(self.seq_lens, np.asarray(seq_len, np.float64))
+        shorter = self.cost_ms[row, length] * (1 - row_share)
+        shorter = shorter + self.cost_ms[row + 1, length] * row_share
+        longer = self.cost_ms[row, length + 1] * (1 - row_share)
+        longer = longer + self.cost_ms[row + 1, length + 1] * row_share
+        # Slopes that go on in both directions may cross and fall; this product never does.
+        scale: NDArray[np.float64] = beyond_rows * beyond_len
+        return scale * (shorter * (1 - length_share) + longer * length_share)
 
     def by_rows(self, seq_len: int, max_rows: int) -> NDArray[np.float64]:
         """Cost of 0..max_rows rows of `seq_len` tokens, shape (max_rows + 1,); kept for reuse."""
@@ -104,11 +105,11 @@ class CostTable:
 
 def _locate(
     grid: NDArray[np.float64], values: NDArray[np.float64]
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return for each value the grid cell it is in, and its place there (over 1: beyond)."""
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+    """Return each value's grid cell, its share of the way through it, and its ratio beyond it."""
     cell = np.clip(np.searchsorted(grid, values, side="right") - 1, 0, len(grid) - 2)
     share = (values - grid[cell]) / (grid[cell + 1] - grid[cell])
-    return cell, np.maximum(share, 0.0)
+    return cell, np.clip(share, 0.0, 1.0), np.maximum(values / grid[-1], 1.0)
 
 
 @dataclass(frozen=True)
