@@ -15,6 +15,7 @@ from transport.embedded_broker import log_file, ports
 from transport.embedded_broker.diagnosis import explain_end
 from transport.embedded_broker.endpoints import Endpoints
 from transport.embedded_broker.errors import (
+    BrokerFailedError,
     BrokerStateError,
     BrokerTimeoutError,
     PortTakenError,
@@ -25,7 +26,7 @@ from transport.embedded_broker.java import JavaChoice, find_java
 from transport.embedded_broker.process import JavaProcess
 from transport.embedded_broker.server_config import format_properties, server_properties
 from transport.embedded_broker.storage import format_storage
-from transport.embedded_broker.version import BrokerVersion, ask_version
+from transport.embedded_broker.version import BrokerVersion, ask_version_with_log
 
 START_TIMEOUT_S = 60.0
 _POLL_S = 0.05
@@ -85,6 +86,7 @@ class EmbeddedBroker:
         self._detach = detach
         self._progress = progress
         self._process: JavaProcess | None = None
+        self._log_start = 0
 
     def __enter__(self) -> "EmbeddedBroker":
         self.start()
@@ -187,6 +189,18 @@ class EmbeddedBroker:
             self._process = None
         return self.start()
 
+    def check_process(self) -> None:
+        """Do nothing if the process lives; for loops that stay beside a broker.
+
+        Raises:
+            BrokerStateError: If the broker is not started.
+            BrokerFailedError: If the process has ended. `restart` may bring it back.
+        """
+        if self._process is None or self._port is None:
+            raise BrokerStateError("the broker is not started: call start() first")
+        if not self._process.is_running():
+            raise self._explain_end(self._process, self._port)
+
     def health(self, timeout_s: float = 5.0) -> ClusterHealth:
         """Ask the broker for its cluster's description.
 
@@ -206,14 +220,9 @@ class EmbeddedBroker:
     def version(self) -> BrokerVersion:
         """Ask the running broker for its name and version.
 
-        The broker tells its release on the wire (see `version.py`) and the full number in
-        its log; the latter is used where both agree.
+        The full number comes from the line that this process wrote to its log when it started.
         """
-        asked = ask_version(self.bootstrap_servers)
-        logged = log_file.logged_version(log_file.tail(self.log_path))
-        if logged is not None and logged.startswith(f"{asked.version}."):
-            return asked._replace(version=logged)
-        return asked
+        return ask_version_with_log(self.bootstrap_servers, self.log_path)
 
     def _launch(self, java: Path, class_path: str) -> None:
         """Start the process once and wait until it serves; `_port` is set only on success."""
@@ -224,7 +233,7 @@ class EmbeddedBroker:
         config = self.data_dir / "server.properties"
         config.write_text(format_properties(server_properties(topics_dir, *endpoints)))
         format_storage(java, class_path, config, topics_dir, self.log_path)
-        log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
+        self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         command: list[str | Path] = [
             java,
             *_JVM_FLAGS,
@@ -237,7 +246,7 @@ class EmbeddedBroker:
         ]
         self._process = JavaProcess.start(command, self.log_path, detach=self._detach)
         try:
-            self._wait_until_serving(self._process, endpoints.port, log_start)
+            self._wait_until_serving(self._process, endpoints.port)
         except BaseException:  # the process must not outlive a start that failed or was broken off
             self._process.kill()
             self._process = None
@@ -245,22 +254,25 @@ class EmbeddedBroker:
         endpoints.save(self.data_dir)
         self._port = endpoints.port
 
-    def _wait_until_serving(self, process: JavaProcess, port: int, log_start: int) -> None:
+    def _wait_until_serving(self, process: JavaProcess, port: int) -> None:
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline_s:
             if not process.is_running():
-                raise explain_end(
-                    self.log_path,
-                    log_start,
-                    data_dir=self.data_dir,
-                    port=port,
-                    exit_status=process.exit_status(),
-                )
+                raise self._explain_end(process, port)
             if ports.is_listening(port) and ask_health(f"{ports.HOST}:{port}", 5.0):
                 return
             time.sleep(_POLL_S)
         raise BrokerTimeoutError(
             f"the broker did not answer within {START_TIMEOUT_S:g} s",
             self.log_path,
-            log_file.telling_line(log_file.tail(self.log_path, start=log_start)),
+            log_file.telling_line(log_file.tail(self.log_path, start=self._log_start)),
+        )
+
+    def _explain_end(self, process: JavaProcess, port: int) -> BrokerFailedError:
+        return explain_end(
+            self.log_path,
+            self._log_start,
+            data_dir=self.data_dir,
+            port=port,
+            exit_status=process.exit_status(),
         )

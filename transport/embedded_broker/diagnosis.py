@@ -13,7 +13,7 @@ from transport.embedded_broker.log_file import tail, telling_line
 def explain_end(
     log_path: Path, log_start: int, *, data_dir: Path, port: int, exit_status: int | None
 ) -> BrokerFailedError:
-    """Return the error of a broker that ended before it served.
+    """Return the error of a broker that ended without being asked to.
 
     Args:
         log_path: The broker's log.
@@ -29,4 +29,4 @@ def explain_end(
     if any("Failed to acquire lock on file" in said for said in lines):
         return DataDirInUseError(data_dir, log_path, line)
     status = "" if exit_status is None else f" with status {exit_status}"
-    return BrokerFailedError(f"the broker ended{status} before it served", log_path, line)
+    return BrokerFailedError(f"the broker ended{status} unasked", log_path, line)

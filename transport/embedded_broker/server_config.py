@@ -36,7 +36,7 @@ def server_properties(log_dir: Path, port: int, controller_port: int) -> dict[st
         "group.consumer.heartbeat.interval.ms": "2000",
         "group.initial.rebalance.delay.ms": "0",
         # The controller takes a killed broker back only when its last session has run out.
-        "broker.session.timeout.ms": "3000",
+        "broker.session.timeout.ms": "5000",
         "broker.heartbeat.interval.ms": "500",
         # One node: no replicas to wait for.
         "default.replication.factor": "1",

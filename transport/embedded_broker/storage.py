@@ -30,7 +30,14 @@ def format_storage(
         return
     # Kafka's form of a cluster id: 16 random bytes in base64. A leading dash would be an option.
     cluster_id = "P" + urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
-    arguments = ["format", "--standalone", "--cluster-id", cluster_id, "--config", config]
+    arguments: list[str | Path] = [
+        "format",
+        "--standalone",
+        "--cluster-id",
+        cluster_id,
+        "--config",
+        config,
+    ]
     command: list[str | Path] = [
         java,
         "-Xshare:auto",

@@ -9,7 +9,10 @@ not asked: it says `unknown`.
 import socket
 import struct
 from io import BytesIO
+from pathlib import Path
 from typing import NamedTuple
+
+from transport.embedded_broker.log_file import logged_version, tail
 
 _API_VERSIONS = 18
 _REQUEST_VERSION = 3
@@ -63,6 +66,18 @@ def ask_version(bootstrap_servers: str, timeout_s: float = 5.0) -> BrokerVersion
         if level is not None:
             return BrokerVersion("Apache Kafka", release_of(level))
     return UNKNOWN
+
+
+def ask_version_with_log(bootstrap_servers: str, log_path: Path) -> BrokerVersion:
+    """Ask a broker whose log can be read: on the wire it tells `4.4`, in its log `4.4.0`.
+
+    The log's number is used only if the broker's answer agrees with it.
+    """
+    asked = ask_version(bootstrap_servers)
+    logged = logged_version(tail(log_path))
+    if logged is not None and logged.startswith(f"{asked.version}."):
+        return asked._replace(version=logged)
+    return asked
 
 
 def release_of(metadata_level: int) -> str:
