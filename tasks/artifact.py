@@ -1,0 +1,152 @@
+"""A task on disk: one folder with `task.json` and one safetensors file per level.
+
+Everything is validated before anything is used, and each file is opened once: the bytes that are
+hashed are the bytes that are parsed.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.backbone_shape import BackboneShape
+from tasks.description import (
+    MAX_DESCRIPTION_BYTES,
+    LevelDescription,
+    TaskDescription,
+    digest_of,
+    parse_description,
+)
+from tasks.errors import BackboneMismatch, BackboneUnknown, ChecksumMismatch, TooManyTokens
+from tasks.pets.pet import TensorSpec, to_float32
+from tasks.safe_folder import SafeFolder
+from tasks.site_ops import PetWeights
+from tasks.weight_file import max_file_bytes, parse_tensors
+
+DESCRIPTION_FILE = "task.json"
+HEAD_WEIGHT = "head.weight"
+HEAD_BIAS = "head.bias"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A folder whose description is valid. Its weights are validated by each `load_level`."""
+
+    base: Path
+    inner: tuple[str, ...]
+    """Names below `base`, none of them a link."""
+    description: TaskDescription
+    digest: str
+    """`sha256:<hex>` of the bytes of `task.json`."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.base.joinpath(*self.inner)
+
+    def load_level(
+        self, level: int, shape: BackboneShape, *, backbone_digest: str | None = None
+    ) -> PetWeights:
+        """Read, validate and decode the weights of one level.
+
+        Args:
+            level: Which one.
+            shape: Of the backbone that will run it.
+            backbone_digest: `sha256:<hex>` of that backbone's weights. None: not compared.
+
+        Raises:
+            ArtifactError: One of its subclasses, by what is wrong; see `tasks.errors`.
+        """
+        described = self.description.level(level)
+        if backbone_digest is not None and backbone_digest != described.backbone.digest:
+            raise BackboneMismatch(
+                f"level {level} of {self.description.name} was trained on "
+                f"{described.backbone.name} {described.backbone.digest[:19]}, here is "
+                f"{backbone_digest[:19]}: fetch those weights or train the task on these"
+            )
+        specs = level_specs(described, self.description.num_labels, shape)
+        with SafeFolder(self.base, self.inner) as folder:
+            raw = folder.read(described.file, max_file_bytes(specs))
+        check_sha256(raw, described)
+        tensors = parse_tensors(raw, specs, described.file)
+        return PetWeights(
+            kind=described.pet.kind,
+            sites=described.pet.decode(shape, tensors),
+            head_weight=to_float32(tensors[HEAD_WEIGHT]),
+            head_bias=to_float32(tensors[HEAD_BIAS]),
+            num_bytes=len(raw),
+        )
+
+    def validate(self, shapes: Mapping[str, BackboneShape]) -> None:
+        """Check the weights of every level.
+
+        Args:
+            shapes: By name of the backbone.
+
+        Raises:
+            BackboneUnknown: If a level's backbone is not among `shapes`.
+            ArtifactError: One of its subclasses, by what is wrong.
+        """
+        for described in self.description.levels:
+            shape = shapes.get(described.backbone.name)
+            if shape is None:
+                raise BackboneUnknown(
+                    f"level {described.level} needs backbone {described.backbone.name}: fetch it "
+                    f"with `petstream models fetch {described.backbone.name}`"
+                )
+            self.load_level(described.level, shape)
+
+
+def open_artifact(
+    base: Path, inner: tuple[str, ...] = (), *, expected_digest: str | None = None
+) -> Artifact:
+    """Open the artifact in `base` (followed where it is a link) / `inner` (never followed).
+
+    Raises:
+        ChecksumMismatch: If the description is not the one that `expected_digest` pins.
+        ArtifactError: One of its subclasses, if the folder or the description is not valid.
+    """
+    with SafeFolder(base, inner) as folder:
+        raw = folder.read(DESCRIPTION_FILE, MAX_DESCRIPTION_BYTES)
+    digest = digest_of(raw)
+    if expected_digest is not None and digest != expected_digest:
+        raise ChecksumMismatch(
+            f"{base.joinpath(*inner)} has digest {digest[:19]}, registered is "
+            f"{expected_digest[:19]}: restore the folder or add the task again"
+        )
+    return Artifact(base, inner, parse_description(raw), digest)
+
+
+def level_specs(
+    described: LevelDescription, num_labels: int, shape: BackboneShape
+) -> dict[str, TensorSpec]:
+    """Return what each tensor of a level's file must be, head included.
+
+    Raises:
+        TooManyTokens: If `max_tokens` exceeds the backbone's positions.
+        RankOutOfRange: If a hyperparameter does not fit the backbone.
+    """
+    if described.max_tokens > shape.max_positions:
+        raise TooManyTokens(
+            f"level {described.level} takes {described.max_tokens} tokens, its backbone "
+            f"{shape.max_positions}: lower max_tokens"
+        )
+    head = {
+        HEAD_WEIGHT: TensorSpec((num_labels, shape.hidden_size)),
+        HEAD_BIAS: TensorSpec((num_labels,)),
+    }
+    return head | described.pet.tensor_specs(shape)
+
+
+def check_sha256(raw: bytes, described: LevelDescription) -> None:
+    """Check a weight file's bytes against the description.
+
+    Raises:
+        ChecksumMismatch: If they are not the ones that it pins.
+    """
+    found = hashlib.sha256(raw).hexdigest()
+    if found != described.sha256:
+        raise ChecksumMismatch(
+            f"{described.file} has SHA-256 {found[:12]}, task.json pins {described.sha256[:12]}: "
+            f"copy the folder again, or write the artifact again"
+        )
