@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from messages.topics import TopicNames
-from petstream.output import error_console, fail
+from petstream.kafka_connection import kafka_settings
+from petstream.output import error_console
 from petstream.settings import Settings
 from petstream.supervisor import ServiceSpec, Supervisor
 from transport.embedded_broker import EmbeddedBroker
-from transport.settings import KafkaSettings
 from transport.topics import create_topics
 from workers.backbone_store import BackboneStore
 
@@ -51,25 +51,6 @@ def service_specs(shape: Shape) -> list[ServiceSpec]:
             for number in range(count)
         ]
     return specs
-
-
-def kafka_settings(settings: Settings) -> KafkaSettings:
-    """Return the client settings of this machine's processes.
-
-    Raises:
-        typer.Exit: If no broker is named.
-    """
-    if settings.bootstrap_servers is None:
-        fail(
-            "no broker: give --bootstrap-servers or KAFKA_BOOTSTRAP_SERVERS, "
-            "or run `petstream broker start`",
-            code=2,
-        )
-    return KafkaSettings(
-        bootstrap_servers=settings.bootstrap_servers,
-        delivery=settings.delivery,
-        extra=settings.kafka,
-    )
 
 
 def fetch_backbones(models_dir: Path) -> None:

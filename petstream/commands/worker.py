@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 
 from messages.topics import TopicNames
-from petstream.deployment import kafka_settings
+from petstream.kafka_connection import kafka_settings
 from petstream.lifetime import stop_event, stop_when_orphaned
 from petstream.settings import load_settings
 

@@ -1,0 +1,153 @@
+"""`petstream demo`: the main job on real data."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from confluent_kafka.admin import AdminClient
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from messages.topics import TopicNames
+from petstream.demo_report import DemoReport, as_json, as_table, make_report
+from petstream.demo_run import SETTLE_S, TerminalRecords, send_and_wait
+from petstream.demo_samples import DemoTask, draw_samples, load_demo_tasks
+from petstream.kafka_connection import kafka_settings
+from petstream.output import console, error_console, fail, print_json
+from petstream.settings import Settings, load_settings
+from producers.answer_log import AnswerLog, positions
+from producers.client import Client
+from producers.connection import Connection
+from transport.embedded_broker.version import BrokerVersion, ask_version
+
+app = typer.Typer()
+
+SEED = 20_26
+ANSWER_LIMIT_S = 120.0
+MAX_IN_FLIGHT = 4_000
+
+
+@app.command()
+def demo(
+    queries: int = typer.Option(600, min=2, help="How many queries."),
+    attach: bool = typer.Option(
+        False, "--attach", help="Use services that run already, on --bootstrap-servers."
+    ),
+    bootstrap_servers: str | None = typer.Option(
+        None, help="Your Kafka, host:port. Default: an embedded one for the length of the demo."
+    ),
+    namespace: str | None = typer.Option(None, help="Prefix of the topics."),
+    as_json_document: bool = typer.Option(False, "--json", help="One JSON document."),
+) -> None:
+    """Start a real Kafka, a scheduler and a worker of each level, and ask real questions.
+
+    Exit 0 only if every query has exactly one terminal record.
+
+    Example: petstream demo --queries 2000 --json
+    """
+    settings = load_settings().with_flags(bootstrap_servers=bootstrap_servers, namespace=namespace)
+    tasks = load_demo_tasks()
+    if attach:
+        kafka = kafka_settings(settings)
+        report = _ask(settings, tasks, queries, ask_version(kafka.bootstrap_servers))
+    else:
+        with _services(settings, tasks) as (served, broker_version):
+            report = _ask(served, tasks, queries, broker_version)
+    if as_json_document:
+        print_json(as_json(report))
+    else:
+        _print(report)
+    if not report.is_exact:
+        fail(
+            f"{report.lost} queries lost, {report.duplicates} answered twice, "
+            f"{report.queries - report.answered} not answered in {ANSWER_LIMIT_S:.0f} s"
+        )
+
+
+@contextmanager
+def _services(
+    settings: Settings, tasks: list[DemoTask]
+) -> Iterator[tuple[Settings, BrokerVersion]]:
+    """Run broker, scheduler and workers in a folder of their own, for the length of the demo."""
+    from petstream.deployment import (
+        Shape,
+        broker_for,
+        fetch_backbones,
+        make_topics,
+        publish_tasks,
+        supervisor_for,
+    )
+
+    fetch_backbones(settings.models_dir)
+    with tempfile.TemporaryDirectory(prefix="petstream-demo-") as name:
+        folder = Path(name)
+        own = settings.with_flags(tasks_dir=folder / "tasks", state_dir=folder / "state")
+        with broker_for(own, folder / "broker") as (served, broker):
+            make_topics(served, Shape())
+            publish_tasks(served, [task.folder for task in tasks])
+            supervisor = supervisor_for(served, Shape())
+            supervisor.start()
+            try:
+                with error_console.status("starting scheduler and workers"):
+                    supervisor.wait_until_ready(ANSWER_LIMIT_S)
+                for process in supervisor.statuses():
+                    error_console.print(f"{process.name} is ready (process {process.pid})")
+                yield (
+                    served,
+                    broker.version() if broker else ask_version(served.bootstrap_servers or ""),
+                )
+            finally:
+                supervisor.stop()
+
+
+def _ask(
+    settings: Settings, tasks: list[DemoTask], queries: int, broker: BrokerVersion
+) -> DemoReport:
+    kafka = kafka_settings(settings)
+    topics = TopicNames(settings.namespace)
+    error_console.print(f"broker: {broker.name} {broker.version}")
+    admin = AdminClient(kafka.admin("petstream-demo"))
+    records = TerminalRecords(
+        AnswerLog(
+            kafka.reader("petstream-demo-witness"), topics.results, positions(admin, topics.results)
+        )
+    )
+    records.start()
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=error_console,
+    )
+    try:
+        with (
+            progress,
+            Client(Connection(kafka, settings.namespace), max_in_flight=MAX_IN_FLIGHT) as client,
+        ):
+            bar = progress.add_task("answered", total=queries)
+            exchanges = send_and_wait(
+                client,
+                draw_samples(tasks, queries, SEED),
+                limit_s=ANSWER_LIMIT_S,
+                on_answer=lambda: progress.advance(bar),
+            )
+            time.sleep(SETTLE_S)
+    finally:
+        records.stop()
+    return make_report(tasks, exchanges, records.counts, broker._asdict())
+
+
+def _print(report: DemoReport) -> None:
+    console.print(as_table(report))
+    levels = ", ".join(f"level {level} {share:.0%}" for level, share in report.level_share.items())
+    console.print(
+        f"{report.queries} queries, {report.answered} answered ({levels}), {report.errors} errors, "
+        f"{report.lost} lost, {report.duplicates} answered twice"
+    )
+    console.print(
+        f"{report.throughput_qps:.0f} queries/s when published at once; latency as above at "
+        "100 queries/s"
+    )

@@ -1,0 +1,144 @@
+"""Sends the demo's queries through Kafka and keeps account of every answer.
+
+Half of the queries are published as fast as they can be, which shows the throughput; the other
+half at a steady rate, which shows the latency of a system that is not overloaded.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+
+from messages.answer_codec import decode_answer
+from messages.errors import ErrorAnswer, MessageError
+from messages.origin import Origin
+from messages.result import Result
+from petstream.demo_samples import Sample
+from producers.answer_log import AnswerLog
+from producers.client import Client
+from producers.new_query import new_query
+from producers.ticket import Answer, Ticket
+
+STEADY_QUERIES_PER_S = 100.0
+SETTLE_S = 1.0
+"""How long to look for a second answer after the last query was answered."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One query of the demo and what came back."""
+
+    sample: Sample
+    is_steady: bool
+    ticket: Ticket
+    sent_s: float
+    """Intended send time on the monotonic clock, so that a late send counts as latency."""
+    answered_s: float | None = None
+    answer: Answer | None = None
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Milliseconds from the intended send to the answer."""
+        return None if self.answered_s is None else 1000 * (self.answered_s - self.sent_s)
+
+    @property
+    def is_correct(self) -> bool:
+        """Whether the answer gives exactly the labels that people gave."""
+        return isinstance(self.answer, Result) and set(self.answer.labels) == set(
+            self.sample.labels
+        )
+
+
+@dataclass(slots=True)
+class TerminalRecords:
+    """Counts the terminal records of each query, read from the results topic by itself.
+
+    The client drops second answers, so it cannot be the witness that there are none.
+    """
+
+    log: AnswerLog
+    counts: Counter[Origin] = field(default_factory=Counter)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Read in a thread of its own."""
+        self._thread = threading.Thread(target=self._read, name="terminal-records")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop reading."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.log.close()
+
+    def _read(self) -> None:
+        while not self._stop.is_set():
+            for record in self.log.read(0.2):
+                try:
+                    answer = decode_answer(record.value, record.headers)
+                except MessageError:
+                    continue  # another writer's; ours would be missed below, as lost
+                self.counts[answer.origin] += 1
+
+
+def send_and_wait(
+    client: Client,
+    samples: Sequence[Sample],
+    *,
+    limit_s: float,
+    on_answer: Callable[[], None],
+) -> list[Exchange]:
+    """Publish every sample, the first half at once and the second half steadily.
+
+    Args:
+        client: Connected to the namespace.
+        samples: What to ask.
+        limit_s: How long to wait for all answers.
+        on_answer: Called on the client's thread for every answer.
+    """
+    half = len(samples) // 2
+    exchanges = _send(client, samples[:half], None, on_answer)
+    wait([exchange.ticket.answered for exchange in exchanges], limit_s)
+    exchanges += _send(client, samples[half:], STEADY_QUERIES_PER_S, on_answer)
+    wait([exchange.ticket.answered for exchange in exchanges], limit_s)
+    return exchanges
+
+
+def _send(
+    client: Client,
+    samples: Sequence[Sample],
+    rate: float | None,
+    on_answer: Callable[[], None],
+) -> list[Exchange]:
+    exchanges: list[Exchange] = []
+    started_s = time.monotonic()
+    for number, sample in enumerate(samples):
+        due_s = started_s if rate is None else started_s + number / rate
+        time.sleep(max(0.0, due_s - time.monotonic()))
+        sent_s = time.monotonic() if rate is None else due_s
+        ticket = client.submit(new_query(sample.task, sample.text))
+        exchange = Exchange(sample, rate is not None, ticket, sent_s)
+        exchanges.append(exchange)
+        ticket.answered.add_done_callback(_recorder(exchange, on_answer))
+    return exchanges
+
+
+def _recorder(
+    exchange: Exchange, on_answer: Callable[[], None]
+) -> Callable[[Future[Answer]], None]:
+    def record(answered: Future[Answer]) -> None:
+        exchange.answered_s = time.monotonic()
+        if not answered.cancelled() and answered.exception() is None:
+            exchange.answer = answered.result()
+        on_answer()
+
+    return record
+
+
+def is_error(exchange: Exchange) -> bool:
+    """Tell whether the query was answered with an error."""
+    return isinstance(exchange.answer, ErrorAnswer)
