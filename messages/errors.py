@@ -58,6 +58,58 @@ class Reason(StrEnum):
     MODEL_FAILED = "MODEL_FAILED"
     INVALID_BATCH = "INVALID_BATCH"
     CORRUPT_RECORD = "CORRUPT_RECORD"
+    UNRECOGNISED = "UNRECOGNISED"
+    """Only in a reader: the answer's reason is newer than the reader."""
+
+
+_INVALID = Status("INVALID_ARGUMENT", 400, retryable=False)
+_OUT_OF_RANGE = Status("OUT_OF_RANGE", 400, retryable=False)
+_INTERNAL = Status("INTERNAL", 500, retryable=False)
+_DATA_LOSS = Status("DATA_LOSS", 500, retryable=True)
+
+_STATUSES = {
+    Reason.EMPTY_PAYLOAD: _INVALID,
+    Reason.TRUNCATED: _INVALID,
+    Reason.TRAILING_BYTES: _INVALID,
+    Reason.BAD_ENCODING: _INVALID,
+    Reason.NOT_A_MAP: _INVALID,
+    Reason.BAD_KEY: _INVALID,
+    Reason.DUPLICATE_KEY: _INVALID,
+    Reason.TOO_DEEP: _INVALID,
+    Reason.TOO_MANY_ITEMS: _INVALID,
+    Reason.EXT_FORBIDDEN: _INVALID,
+    Reason.INVALID_UTF8: _INVALID,
+    Reason.PAYLOAD_TOO_LARGE: _OUT_OF_RANGE,
+    Reason.WRONG_TYPE: _INVALID,
+    Reason.OUT_OF_RANGE: _OUT_OF_RANGE,
+    Reason.UNKNOWN_FIELD: _INVALID,
+    Reason.MISSING_FIELD: _INVALID,
+    Reason.BAD_FORMAT: _INVALID,
+    Reason.SCHEMA_UNSUPPORTED: Status("UNIMPLEMENTED", 501, retryable=False),
+    Reason.KEY_TOO_LARGE: _OUT_OF_RANGE,
+    Reason.HEADERS_TOO_LARGE: _OUT_OF_RANGE,
+    Reason.BAD_HEADER: _INVALID,
+    Reason.CONTENT_TYPE_UNSUPPORTED: _INVALID,
+    Reason.REPLY_TOPIC_DENIED: Status("PERMISSION_DENIED", 403, retryable=False),
+    Reason.TASK_UNKNOWN: Status("NOT_FOUND", 404, retryable=False),
+    Reason.TASK_RETIRED: Status("FAILED_PRECONDITION", 400, retryable=False),
+    Reason.LEVEL_UNAVAILABLE: Status("FAILED_PRECONDITION", 400, retryable=False),
+    Reason.EMPTY_TEXT: _INVALID,
+    Reason.TEXT_TOO_LONG: _OUT_OF_RANGE,
+    Reason.TEXT_PAIR_UNEXPECTED: _INVALID,
+    Reason.DEADLINE_PAST: Status("DEADLINE_EXCEEDED", 504, retryable=True),
+    Reason.TASK_UNAVAILABLE: Status("UNAVAILABLE", 503, retryable=True),
+    Reason.NAN_OUTPUT: _INTERNAL,
+    Reason.MODEL_FAILED: _INTERNAL,
+    Reason.INVALID_BATCH: _INTERNAL,
+    Reason.CORRUPT_RECORD: _DATA_LOSS,
+    Reason.UNRECOGNISED: Status("UNKNOWN", 500, retryable=False),
+}
+
+
+def status_of(reason: Reason) -> Status:
+    """The google.rpc code, HTTP status and retryability that belong to `reason`."""
+    return _STATUSES[reason]
 
 
 class MessageError(ValueError):

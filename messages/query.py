@@ -21,6 +21,9 @@ class QueryParameters:
     """1 is the highest, 9 the lowest."""
 
 
+NO_PARAMETERS = QueryParameters()
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """A validated query, as the scheduler sees it."""
@@ -30,6 +33,21 @@ class Query:
     """`name`, `name@revision` or `name:alias`."""
     text: str
     text_pair: str | None = None
-    parameters: QueryParameters = QueryParameters()
+    parameters: QueryParameters = NO_PARAMETERS
     ttl_ms: int | None = None
     """Deadline, in milliseconds from the broker's append time. None: no deadline."""
+    expires_at_ms: int | None = None
+    """Deadline, in milliseconds since 1970 by the caller's clock (`ce_expirytime`)."""
+
+    def deadline_ms(self, appended_ms: int) -> int | None:
+        """The earlier of both deadlines, in milliseconds since 1970; None: there is none.
+
+        Args:
+            appended_ms: The broker's append time of the query, milliseconds since 1970.
+        """
+        if self.ttl_ms is None:
+            return self.expires_at_ms
+        expires_ms = appended_ms + self.ttl_ms
+        if self.expires_at_ms is None:
+            return expires_ms
+        return min(expires_ms, self.expires_at_ms)

@@ -1,4 +1,4 @@
-"""The answer to a query: exactly one of these, or one `QueryError`, per query."""
+"""The answer to a query: exactly one of these, or one `ErrorAnswer`, per query."""
 
 from dataclasses import dataclass
 

@@ -1,0 +1,271 @@
+"""Macro-batches to bytes and back, made for thousands of rows.
+
+A batch is one MessagePack map. What rows have in common stands once, in tables; a row is an array
+that refers to them by index:
+
+    sources     [topic, topic id, partition]
+    parameters  the six of `QueryParameters`
+    styles      [encoding, envelope, reply topic, [names of the echoed headers]]
+    hops        [names of the hops in `timings_ms`]
+    small_runs  [level, batch id] of the small level's outputs
+    rows        see `_RowFields`
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from messages.batch import Batch, BatchRow
+from messages.carried import (
+    HeaderValues,
+    HopNames,
+    HopTimes,
+    InputDigest,
+    Key,
+    ParameterTuple,
+    ReferenceFields,
+    ReplyStyle,
+    Scores,
+    Text,
+    parameters_to_wire,
+    reference_to_wire,
+)
+from messages.encoded_message import EncodedMessage
+from messages.errors import MessageError, Reason
+from messages.escalation import SmallLevelOutput
+from messages.headers import CONTENT_TYPE, KIND, MSGPACK
+from messages.limits import MAX_ARRAY_ITEMS, MAX_BATCH_BYTES, MAX_TOKENS
+from messages.origin import Origin
+from messages.query import NO_PARAMETERS, QueryParameters
+from messages.reply import ReplyAddress
+from messages.schema import (
+    VERSION,
+    Attempt,
+    EpochMs,
+    Level,
+    Name,
+    Offset,
+    Partition,
+    Probability,
+    QueryId,
+    TopicId,
+    TopicName,
+    WireModel,
+    validate_message,
+)
+from messages.strict_msgpack import pack, read_msgpack
+from messages.task_event import TaskReference
+
+_HEADERS = ((CONTENT_TYPE, MSGPACK.encode()), (KIND, b"batch"))
+
+_Index = Annotated[int, Field(ge=0, lt=MAX_ARRAY_ITEMS)]
+_RowFields = tuple[
+    _Index,  # source
+    Offset,
+    QueryId,
+    _Index,  # task
+    Annotated[bytes, Field(min_length=4, max_length=4 * MAX_TOKENS)],  # token ids
+    Text,
+    Text | None,  # text pair
+    _Index | None,  # parameters
+    Key | None,
+    _Index,  # style
+    HeaderValues,
+    InputDigest,
+    EpochMs,  # appended
+    EpochMs | None,  # deadline
+    _Index,  # hops
+    HopTimes,
+    tuple[_Index, Scores, Probability] | None,  # small run, scores, confidence
+    Attempt,
+]
+
+
+class _BatchFields(WireModel):
+    batch_id: Name
+    level: Level
+    backbone: Name
+    policy: Name
+    created_ms: EpochMs
+    tasks: tuple[ReferenceFields, ...]
+    sources: tuple[tuple[TopicName, TopicId, Partition], ...]
+    parameters: tuple[ParameterTuple, ...]
+    styles: tuple[ReplyStyle, ...]
+    hops: tuple[HopNames, ...]
+    small_runs: tuple[tuple[Level, Name], ...]
+    rows: Annotated[tuple[_RowFields, ...], Field(min_length=1)]
+
+
+def encode_batch(batch: Batch) -> EncodedMessage:
+    """The value and headers of a batch's record."""
+    sources: dict[Any, int] = {}
+    parameters: dict[Any, int] = {}
+    styles: dict[Any, int] = {}
+    hops: dict[Any, int] = {}
+    small_runs: dict[Any, int] = {}
+    rows = []
+    for row in batch.rows:
+        origin, reply, small = row.origin, row.reply, row.small_output
+        source = (origin.topic, origin.topic_id, origin.partition)
+        wished = parameters_to_wire(row.parameters)
+        header_names, header_values = _unzip(reply.headers)
+        style = (reply.encoding, reply.envelope, reply.topic, header_names)
+        hop_names, hop_times = _unzip(row.timings_ms)
+        if small is not None:
+            run = small_runs.setdefault((small.level, small.batch_id), len(small_runs))
+        rows.append(
+            (
+                sources.setdefault(source, len(sources)),
+                origin.offset,
+                row.query_id,
+                row.task_index,
+                row.token_ids,
+                row.text,
+                row.text_pair,
+                None if wished is None else parameters.setdefault(wished, len(parameters)),
+                reply.key,
+                styles.setdefault(style, len(styles)),
+                header_values,
+                row.input_digest,
+                row.appended_ms,
+                row.deadline_ms,
+                hops.setdefault(hop_names, len(hops)),
+                hop_times,
+                None if small is None else (run, small.scores, small.confidence),
+                row.attempt,
+            )
+        )
+    fields = {
+        "v": VERSION,
+        "batch_id": batch.batch_id,
+        "level": batch.level,
+        "backbone": batch.backbone,
+        "policy": batch.policy,
+        "created_ms": batch.created_ms,
+        "tasks": [reference_to_wire(task) for task in batch.tasks],
+        "sources": list(sources),
+        "parameters": list(parameters),
+        "styles": list(styles),
+        "hops": list(hops),
+        "small_runs": list(small_runs),
+        "rows": rows,
+    }
+    return EncodedMessage(pack(fields), _HEADERS)
+
+
+def decode_batch(value: bytes | None) -> Batch:
+    """The batch that a record's value holds.
+
+    Raises:
+        MessageError: It does not hold one, or its rows contradict each other.
+    """
+    if not value:
+        raise MessageError(Reason.EMPTY_PAYLOAD, "the record has no value")
+    if len(value) > MAX_BATCH_BYTES:
+        raise MessageError(Reason.PAYLOAD_TOO_LARGE, f"more than {MAX_BATCH_BYTES} bytes")
+    tree = read_msgpack(value, max_array_items=MAX_ARRAY_ITEMS, arrays_as=tuple)
+    fields = validate_message(_BatchFields, tree)
+    try:
+        rows = _rows(fields)
+    except IndexError as error:
+        raise MessageError(Reason.INVALID_BATCH, "a row refers to what is not there") from error
+    _check_rows(rows, len(fields.tasks))
+    return Batch(
+        batch_id=fields.batch_id,
+        level=fields.level,
+        backbone=fields.backbone,
+        policy=fields.policy,
+        created_ms=fields.created_ms,
+        tasks=tuple(TaskReference(*task) for task in fields.tasks),
+        rows=rows,
+    )
+
+
+def _rows(fields: _BatchFields) -> tuple[BatchRow, ...]:
+    sources, styles, hops, small_runs = (
+        fields.sources,
+        fields.styles,
+        fields.hops,
+        fields.small_runs,
+    )
+    all_parameters = [QueryParameters(*parameters) for parameters in fields.parameters]
+    rows = []
+    for (
+        source,
+        offset,
+        query_id,
+        task_index,
+        token_ids,
+        text,
+        text_pair,
+        wished,
+        key,
+        style,
+        header_values,
+        digest,
+        appended_ms,
+        deadline_ms,
+        hop,
+        hop_times,
+        small,
+        attempt,
+    ) in fields.rows:
+        encoding, envelope, topic, header_names = styles[style]
+        hop_names = hops[hop]
+        if len(header_names) != len(header_values) or len(hop_names) != len(hop_times):
+            raise MessageError(Reason.INVALID_BATCH, "a row has not as many values as names")
+        small_output = None
+        if small is not None:
+            run, scores, confidence = small
+            level, batch_id = small_runs[run]
+            small_output = SmallLevelOutput(level, scores, confidence, batch_id)
+        rows.append(
+            BatchRow(
+                Origin(*sources[source], offset),
+                query_id,
+                task_index,
+                token_ids,
+                text,
+                text_pair,
+                NO_PARAMETERS if wished is None else all_parameters[wished],
+                ReplyAddress(
+                    key,
+                    encoding,
+                    envelope,
+                    tuple(zip(header_names, header_values, strict=True)),
+                    topic,
+                ),
+                digest,
+                appended_ms,
+                deadline_ms,
+                tuple(zip(hop_names, hop_times, strict=True)),
+                small_output,
+                attempt,
+            )
+        )
+    return tuple(rows)
+
+
+def _check_rows(rows: Sequence[BatchRow], num_tasks: int) -> None:
+    if len({row.origin for row in rows}) != len(rows):
+        raise MessageError(Reason.INVALID_BATCH, "two rows have one origin")
+    finished = set()
+    current = None
+    for row in rows:
+        if len(row.token_ids) % 4:
+            raise MessageError(Reason.INVALID_BATCH, "token ids are not uint32")
+        if row.task_index != current:
+            if row.task_index >= num_tasks:
+                raise MessageError(Reason.INVALID_BATCH, "a row refers to what is not there")
+            if row.task_index in finished:
+                raise MessageError(Reason.INVALID_BATCH, "rows of a task do not stand together")
+            finished.add(row.task_index)
+            current = row.task_index
+
+
+def _unzip(pairs: Sequence[tuple[str, Any]]) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    if not pairs:
+        return (), ()
+    names, values = zip(*pairs, strict=True)
+    return names, values

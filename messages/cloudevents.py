@@ -1,0 +1,182 @@
+"""CloudEvents 1.0 over Kafka: attributes of a request in, attributes of its answer out.
+
+Binary mode (attributes in `ce_` headers) both ways; structured JSON is understood and answered in
+binary mode. Requests and answers differ in type and source, so that an answer that is fed back as
+a query is refused instead of going round for ever.
+"""
+
+import base64
+import binascii
+import re
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from uuid import UUID, uuid5
+
+from messages.errors import MessageError, Reason
+from messages.headers import CLOUDEVENT_PREFIX, CONTENT_TYPE
+from messages.origin import Origin
+from messages.strict_json import read_json, write_json
+
+REQUEST_TYPE = "dev.petstream.inference.request.v1"
+RESULT_TYPE = "dev.petstream.inference.result.v1"
+ERROR_TYPE = "dev.petstream.inference.error.v1"
+_ANY_REQUEST = re.compile(r"dev\.petstream\.inference\.request\.v(.*)")
+_ANSWER_SOURCE = "/petstream/"
+_RESULT_IDS = UUID("6c3f6f0e-3c39-5d43-9a0e-0d2c6b3ad0a5")
+_RFC_3339 = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+
+
+class StructuredEvent(NamedTuple):
+    """A structured CloudEvent taken apart as if it had come in binary mode."""
+
+    attributes: dict[str, str]
+    """By header name, `ce_...`, and `content-type`."""
+    data: bytes
+
+
+def is_cloudevent(read: dict[str, str]) -> bool:
+    """Whether a record with these headers claims to be a CloudEvent in binary mode."""
+    return "ce_specversion" in read
+
+
+def check_request(read: dict[str, str]) -> None:
+    """Check the attributes of a request.
+
+    Raises:
+        MessageError: A required one is missing, the version is not 1.0, or this is an answer.
+    """
+    if read["ce_specversion"] != "1.0":
+        raise MessageError(Reason.SCHEMA_UNSUPPORTED, "ce_specversion must be 1.0")
+    for name in ("ce_id", "ce_source", "ce_type"):
+        if not read.get(name):
+            raise MessageError(Reason.BAD_HEADER, f"a CloudEvent needs {name}")
+    kind = read["ce_type"]
+    if kind in (RESULT_TYPE, ERROR_TYPE) or read["ce_source"].startswith(_ANSWER_SOURCE):
+        raise MessageError(Reason.BAD_HEADER, "this CloudEvent is an answer, not a query")
+    ours = _ANY_REQUEST.fullmatch(kind)
+    if ours is not None and ours[1] != "1":
+        raise MessageError(Reason.SCHEMA_UNSUPPORTED, f"ce_type must be {REQUEST_TYPE}")
+
+
+def request_headers(
+    query_id: str, task: str, source: str, expires_at_ms: int | None
+) -> tuple[tuple[str, bytes], ...]:
+    """The attributes of a request, as headers."""
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", query_id.encode()),
+        ("ce_source", source.encode()),
+        ("ce_type", REQUEST_TYPE.encode()),
+        ("ce_subject", task.encode()),
+    ]
+    if expires_at_ms is not None:
+        headers.append(("ce_expirytime", _format_time(expires_at_ms).encode()))
+    return tuple(headers)
+
+
+def answer_headers(
+    kind: str, origin: Origin, echoed: tuple[tuple[str, bytes], ...]
+) -> list[tuple[str, bytes]]:
+    """The attributes of an answer, as headers.
+
+    Its id is made of the query's origin: the same after a replay, different for two queries.
+
+    Args:
+        kind: `result` or `error`.
+        origin: Of the query.
+        echoed: Headers of the query that its `ReplyAddress` kept.
+    """
+    result_id = uuid5(_RESULT_IDS, f"{origin.topic_id}/{origin}")
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", str(result_id).encode()),
+        ("ce_source", f"{_ANSWER_SOURCE}{origin.topic}".encode()),
+        ("ce_type", (RESULT_TYPE if kind == "result" else ERROR_TYPE).encode()),
+    ]
+    headers.extend(
+        ("ce_causationid" if name == "ce_id" else name, value)
+        for name, value in echoed
+        if name.startswith(CLOUDEVENT_PREFIX)
+    )
+    return headers
+
+
+def expires_at_ms(read: dict[str, str]) -> int | None:
+    """The deadline that `ce_expirytime` sets, in milliseconds since 1970.
+
+    Raises:
+        MessageError: It is not an RFC 3339 time.
+    """
+    text = read.get("ce_expirytime")
+    if text is None:
+        return None
+    malformed = MessageError(Reason.BAD_HEADER, "ce_expirytime is not an RFC 3339 time")
+    if _RFC_3339.fullmatch(text) is None:
+        raise malformed
+    try:
+        moment = datetime.fromisoformat(text.upper())
+        num_ms = int(moment.timestamp() * 1_000)
+    except (ValueError, OverflowError) as error:
+        raise malformed from error
+    if num_ms < 0:
+        raise MessageError(Reason.OUT_OF_RANGE, "ce_expirytime is before 1970")
+    return num_ms
+
+
+def open_structured(value: bytes) -> StructuredEvent:
+    """Take a structured JSON CloudEvent apart.
+
+    Raises:
+        MessageError: It is not one.
+    """
+    event = read_json(value)
+    data = _data_of(event)
+    attributes = {}
+    for name, attribute in event.items():
+        if name in ("data", "data_base64") or attribute is None:
+            continue
+        if not (name.isascii() and name.isalnum() and name == name.lower()):
+            raise MessageError(Reason.BAD_FORMAT, "a CloudEvent attribute's name is malformed")
+        if isinstance(attribute, bool | int):
+            attribute = str(attribute)
+        if not isinstance(attribute, str):
+            raise MessageError(Reason.WRONG_TYPE, "a CloudEvent attribute is not a string")
+        if not attribute.isprintable():
+            raise MessageError(Reason.BAD_FORMAT, "a CloudEvent attribute has control characters")
+        attributes[CLOUDEVENT_PREFIX + name] = attribute
+    if "ce_specversion" not in attributes:
+        raise MessageError(Reason.MISSING_FIELD, "specversion")
+    attributes[CONTENT_TYPE] = attributes.pop("ce_datacontenttype", "application/json")
+    return StructuredEvent(attributes, data)
+
+
+def _data_of(event: dict[str, Any]) -> bytes:
+    if "data_base64" in event:
+        if "data" in event:
+            raise MessageError(Reason.UNKNOWN_FIELD, "both data and data_base64")
+        encoded = event["data_base64"]
+        if not isinstance(encoded, str):
+            raise MessageError(Reason.WRONG_TYPE, "data_base64 is not a string")
+        try:
+            return base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise MessageError(Reason.BAD_ENCODING, "data_base64 is not base64") from error
+    data = event.get("data")
+    if data is None:
+        raise MessageError(Reason.MISSING_FIELD, "data")
+    if isinstance(data, str):
+        try:
+            return data.encode()
+        except UnicodeEncodeError as error:
+            raise MessageError(Reason.INVALID_UTF8, "data is not valid Unicode") from error
+    try:
+        return write_json(data)
+    except RecursionError as error:
+        raise MessageError(Reason.TOO_DEEP, "nested too deep") from error
+
+
+def _format_time(epoch_ms: int) -> str:
+    moment = datetime.fromtimestamp(epoch_ms // 1_000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{epoch_ms % 1_000:03d}Z"

@@ -1,0 +1,136 @@
+"""Escalations to bytes and back: one MessagePack map each."""
+
+from itertools import pairwise
+from typing import Annotated
+
+from pydantic import Field
+
+from messages.carried import (
+    HeaderName,
+    HeaderValue,
+    InputDigest,
+    Key,
+    Milliseconds,
+    OriginFields,
+    ParameterTuple,
+    ReferenceFields,
+    Scores,
+    Text,
+    origin_to_wire,
+    parameters_to_wire,
+    reference_to_wire,
+)
+from messages.encoded_message import EncodedMessage
+from messages.errors import MessageError, Reason
+from messages.escalation import Escalation, SmallLevelOutput
+from messages.headers import CONTENT_TYPE, KIND, MSGPACK
+from messages.limits import MAX_ARRAY_ITEMS, MAX_ESCALATION_BYTES, MAX_HEADERS
+from messages.origin import Origin
+from messages.query import NO_PARAMETERS, QueryParameters
+from messages.reply import CallerEnvelope, Encoding, ReplyAddress
+from messages.schema import (
+    VERSION,
+    Attempt,
+    EpochMs,
+    Level,
+    Name,
+    Probability,
+    QueryId,
+    TopicName,
+    WireModel,
+    validate_message,
+)
+from messages.strict_msgpack import pack, read_msgpack
+from messages.task_event import TaskReference
+
+_HEADERS = ((CONTENT_TYPE, MSGPACK.encode()), (KIND, b"escalation"))
+
+
+class _EscalationFields(WireModel):
+    origin: OriginFields
+    query_id: QueryId
+    task: ReferenceFields
+    next_level: Level
+    text: Text
+    text_pair: Text | None
+    kept_words: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=65_536)] | None
+    parameters: ParameterTuple | None
+    reply: tuple[
+        Key | None,
+        Encoding,
+        CallerEnvelope,
+        TopicName | None,
+        Annotated[tuple[tuple[HeaderName, HeaderValue], ...], Field(max_length=MAX_HEADERS)],
+    ]
+    input_digest: InputDigest
+    appended_ms: EpochMs
+    deadline_ms: EpochMs | None
+    timings_ms: Annotated[tuple[tuple[Name, Milliseconds], ...], Field(max_length=32)]
+    small_output: tuple[Level, Scores, Probability, Name]
+    attempt: Attempt
+
+
+def encode_escalation(escalation: Escalation) -> EncodedMessage:
+    """The value and headers of an escalation's record."""
+    reply = escalation.reply
+    small = escalation.small_output
+    fields = {
+        "v": VERSION,
+        "origin": origin_to_wire(escalation.origin),
+        "query_id": escalation.query_id,
+        "task": reference_to_wire(escalation.task),
+        "next_level": escalation.next_level,
+        "text": escalation.text,
+        "text_pair": escalation.text_pair,
+        "kept_words": escalation.kept_words,
+        "parameters": parameters_to_wire(escalation.parameters),
+        "reply": (reply.key, reply.encoding, reply.envelope, reply.topic, reply.headers),
+        "input_digest": escalation.input_digest,
+        "appended_ms": escalation.appended_ms,
+        "deadline_ms": escalation.deadline_ms,
+        "timings_ms": escalation.timings_ms,
+        "small_output": (small.level, small.scores, small.confidence, small.batch_id),
+        "attempt": escalation.attempt,
+    }
+    return EncodedMessage(pack(fields), _HEADERS)
+
+
+def decode_escalation(value: bytes | None) -> Escalation:
+    """The escalation that a record's value holds.
+
+    Raises:
+        MessageError: It does not hold one.
+    """
+    if not value:
+        raise MessageError(Reason.EMPTY_PAYLOAD, "the record has no value")
+    if len(value) > MAX_ESCALATION_BYTES:
+        raise MessageError(Reason.PAYLOAD_TOO_LARGE, f"more than {MAX_ESCALATION_BYTES} bytes")
+    tree = read_msgpack(value, max_array_items=MAX_ARRAY_ITEMS, arrays_as=tuple)
+    fields = validate_message(_EscalationFields, tree)
+    level, scores, confidence, batch_id = fields.small_output
+    if len(scores) % 4:
+        raise MessageError(Reason.BAD_FORMAT, "small_output: scores are not float32")
+    if level >= fields.next_level:
+        raise MessageError(Reason.OUT_OF_RANGE, "next_level must be above the level that escalated")
+    kept = fields.kept_words
+    if kept is not None and any(a >= b for a, b in pairwise(kept)):
+        raise MessageError(Reason.BAD_FORMAT, "kept_words must ascend")
+    key, encoding, envelope, topic, headers = fields.reply
+    parameters = fields.parameters
+    return Escalation(
+        origin=Origin(*fields.origin),
+        query_id=fields.query_id,
+        task=TaskReference(*fields.task),
+        next_level=fields.next_level,
+        text=fields.text,
+        text_pair=fields.text_pair,
+        kept_words=kept,
+        parameters=NO_PARAMETERS if parameters is None else QueryParameters(*parameters),
+        reply=ReplyAddress(key, encoding, envelope, headers, topic),
+        input_digest=fields.input_digest,
+        appended_ms=fields.appended_ms,
+        deadline_ms=fields.deadline_ms,
+        timings_ms=fields.timings_ms,
+        small_output=SmallLevelOutput(level, scores, confidence, batch_id),
+        attempt=fields.attempt,
+    )

@@ -1,0 +1,169 @@
+"""What the schemas of all messages share: versions, formats, and pydantic's errors as ours.
+
+Version and evolution. Every message carries `v`, `<major>.<minor>`. A reader accepts its own major
+and refuses any other with `SCHEMA_UNSUPPORTED`. Within a major, fields may be added if they are
+optional and may be ignored without making an answer wrong; that raises the minor. Nothing is
+removed, renamed or given another meaning. A reader refuses unknown fields in a message of a minor
+that it knows, and ignores them in one of a later minor.
+"""
+
+import re
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from messages.errors import MessageError, Reason
+from messages.limits import MAX_ATTEMPT, MAX_DEPTH, MAX_EPOCH_MS, MAX_LEVEL
+from messages.strict_msgpack import is_timestamp
+
+MAJOR = 1
+MINOR = 0
+VERSION = f"{MAJOR}.{MINOR}"
+
+# Rust's regular expressions, where \z is the end of the text; Python's \Z.
+_TASK_NAME = "[a-z0-9][a-z0-9._-]{0,63}"
+_TASK_TAG = f"{_TASK_NAME}(?:@[1-9][0-9]{{0,8}}|:{_TASK_NAME})?"
+_QUERY_ID = "[!-~]{1,64}"
+
+QueryId = Annotated[str, StringConstraints(pattern=rf"\A{_QUERY_ID}\z")]
+TaskName = Annotated[str, StringConstraints(pattern=rf"\A{_TASK_NAME}\z")]
+TaskTag = Annotated[str, StringConstraints(pattern=rf"\A{_TASK_TAG}\z")]
+"""`name`, `name@revision` or `name:alias`."""
+TopicName = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9._-]{1,249}\z")]
+TopicId = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9_-]{0,22}\z")]
+Name = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._/+-]{0,127}\z")]
+"""Of a backbone, a policy, a kind of PET, a hop, a stage, a batch."""
+Digest = Annotated[str, StringConstraints(pattern=r"\Asha256:[0-9a-f]{64}\z")]
+
+Partition = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Offset = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Revision = Annotated[int, Field(ge=1, le=999_999_999)]
+Level = Annotated[int, Field(ge=0, le=MAX_LEVEL)]
+Attempt = Annotated[int, Field(ge=1, le=MAX_ATTEMPT)]
+EpochMs = Annotated[int, Field(ge=0, le=MAX_EPOCH_MS)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+_VERSION_FORM = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})")
+_ID_FORM = re.compile(_QUERY_ID)
+_TAG_FORM = re.compile(_TASK_TAG)
+
+
+class WireModel(BaseModel):
+    """Base of the schemas: strict types, no unknown fields, finite numbers."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+
+Model = TypeVar("Model", bound=WireModel)
+
+
+def is_query_id(text: str) -> bool:
+    """Whether `text` may be the id of a query."""
+    return _ID_FORM.fullmatch(text) is not None
+
+
+def is_task_tag(text: str) -> bool:
+    """Whether `text` may name a task, a revision or an alias of one."""
+    return _TAG_FORM.fullmatch(text) is not None
+
+
+def check_version(version: object) -> bool:
+    """Whether a message of `version` may hold fields that this reader does not know.
+
+    Raises:
+        MessageError: `version` is malformed, or of another major.
+    """
+    if version == VERSION:
+        return False
+    if not isinstance(version, str):
+        raise MessageError(Reason.WRONG_TYPE, "v must be a string such as 1.0")
+    match = _VERSION_FORM.fullmatch(version)
+    if match is None:
+        raise MessageError(Reason.BAD_FORMAT, "v must look like 1.0")
+    if int(match[1]) != MAJOR:
+        raise MessageError(Reason.SCHEMA_UNSUPPORTED, f"this service reads version {MAJOR}.x")
+    return int(match[2]) > MINOR
+
+
+def validate(model: type[Model], fields: dict[str, Any]) -> Model:
+    """`fields` as a `model`.
+
+    Raises:
+        MessageError: They are not; the reason is that of the first fault.
+    """
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        raise _as_message_error(model, fields, error) from error
+
+
+def validate_message(model: type[Model], fields: dict[str, Any]) -> Model:
+    """As `validate`, for a map that carries `v`.
+
+    Raises:
+        MessageError: The version or a field is not acceptable.
+    """
+    if "v" not in fields:
+        raise MessageError(Reason.SCHEMA_UNSUPPORTED, "the message has no version v")
+    if check_version(fields.pop("v")):
+        fields = known_fields(model, fields)
+    return validate(model, fields)
+
+
+def known_fields(model: type[WireModel], fields: dict[str, Any]) -> dict[str, Any]:
+    """Those of `fields` that `model` has: how a message of a later minor version is read."""
+    return {name: fields[name] for name in model.model_fields if name in fields}
+
+
+_REASONS = {
+    "missing": Reason.MISSING_FIELD,
+    "extra_forbidden": Reason.UNKNOWN_FIELD,
+    "string_pattern_mismatch": Reason.BAD_FORMAT,
+    "string_unicode": Reason.INVALID_UTF8,
+    "string_too_long": Reason.OUT_OF_RANGE,
+    "string_too_short": Reason.OUT_OF_RANGE,
+    "bytes_too_long": Reason.OUT_OF_RANGE,
+    "bytes_too_short": Reason.OUT_OF_RANGE,
+    "too_long": Reason.OUT_OF_RANGE,
+    "too_short": Reason.OUT_OF_RANGE,
+    "greater_than": Reason.OUT_OF_RANGE,
+    "greater_than_equal": Reason.OUT_OF_RANGE,
+    "less_than": Reason.OUT_OF_RANGE,
+    "less_than_equal": Reason.OUT_OF_RANGE,
+    "finite_number": Reason.OUT_OF_RANGE,
+}
+
+
+def _as_message_error(
+    model: type[WireModel], fields: dict[str, Any], error: ValidationError
+) -> MessageError:
+    hostile = _hostile_value(fields)
+    if hostile is not None:
+        return hostile
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    reason = _REASONS.get(first["type"], Reason.WRONG_TYPE)
+    # A field's name is repeated only where it is ours.
+    if reason is Reason.UNKNOWN_FIELD:
+        return MessageError(reason, f"known fields: {', '.join(model.model_fields)}")
+    place = ".".join(str(part) for part in first["loc"])
+    return MessageError(reason, f"{place}: {first['msg']}")
+
+
+def _hostile_value(tree: object) -> MessageError | None:
+    """The fault that makes a tree unacceptable whatever the schema says, if there is one."""
+    level: list[object] = [tree]
+    for _ in range(MAX_DEPTH):
+        below: list[object] = []
+        for value in level:
+            if is_timestamp(value):
+                return MessageError(Reason.EXT_FORBIDDEN, "timestamps are not accepted")
+            if isinstance(value, dict):
+                below.extend(value.values())
+            elif isinstance(value, list | tuple):
+                below.extend(value)
+        level = below
+    if any(isinstance(value, dict | list | tuple) for value in level):
+        return MessageError(Reason.TOO_DEEP, f"nested deeper than {MAX_DEPTH}")
+    return None

@@ -1,0 +1,60 @@
+"""JSON to a tree of plain values, with the same strictness as the MessagePack reader."""
+
+import json
+from typing import Any, NoReturn
+
+from messages.errors import MessageError, Reason
+from messages.strict_msgpack import build_map
+
+
+def write_json(tree: object) -> bytes:
+    """Encode a tree of plain values as UTF-8 JSON on one line.
+
+    Raises:
+        MessageError: A float is not finite, or a string holds lone surrogates.
+    """
+    try:
+        return _ENCODER.encode(tree).encode()
+    except UnicodeEncodeError as error:
+        raise MessageError(Reason.INVALID_UTF8, "a string is not valid Unicode") from error
+    except ValueError as error:
+        raise MessageError(Reason.OUT_OF_RANGE, "a number is not finite") from error
+
+
+def read_json(data: bytes) -> dict[str, Any]:
+    """The object that `data` holds as UTF-8 JSON.
+
+    Raises:
+        MessageError: `data` is anything else than exactly one JSON object.
+    """
+    try:
+        tree = _DECODER.decode(data.decode())
+    except UnicodeDecodeError as error:
+        raise MessageError(Reason.INVALID_UTF8, "the payload is not valid UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise _by_position(error) from error
+    except RecursionError as error:
+        raise MessageError(Reason.TOO_DEEP, "nested too deep") from error
+    except MessageError:
+        raise
+    except ValueError as error:  # more digits than sys.set_int_max_str_digits allows
+        raise MessageError(Reason.OUT_OF_RANGE, "an integer is too large") from error
+    if not isinstance(tree, dict):
+        raise MessageError(Reason.NOT_A_MAP, "the payload is not a JSON object")
+    return tree
+
+
+def _refuse_constant(_text: str) -> NoReturn:
+    raise MessageError(Reason.OUT_OF_RANGE, "NaN and Infinity are not accepted")
+
+
+def _by_position(error: json.JSONDecodeError) -> MessageError:
+    if error.msg.startswith("Extra data"):
+        return MessageError(Reason.TRAILING_BYTES, f"text follows the object at {error.pos}")
+    if error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated"):
+        return MessageError(Reason.TRUNCATED, "the payload ends within a value")
+    return MessageError(Reason.BAD_ENCODING, f"not JSON at character {error.pos}")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=build_map, parse_constant=_refuse_constant)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))

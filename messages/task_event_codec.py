@@ -1,0 +1,114 @@
+"""Task events to bytes and back: JSON, so that any Kafka viewer shows what is registered."""
+
+from itertools import pairwise
+from typing import Annotated
+
+from pydantic import Field
+
+from messages.encoded_message import EncodedMessage
+from messages.errors import MessageError, Reason
+from messages.headers import CONTENT_TYPE, JSON, KIND
+from messages.limits import MAX_ARRAY_ITEMS, MAX_TASK_EVENT_BYTES, MAX_TOKENS
+from messages.schema import (
+    VERSION,
+    Digest,
+    Level,
+    Name,
+    Revision,
+    TaskName,
+    WireModel,
+    validate_message,
+)
+from messages.strict_json import read_json, write_json
+from messages.task_event import TaskEvent, TaskKind, TaskLevel, TaskReference, TaskRevision
+
+_HEADERS = ((CONTENT_TYPE, JSON.encode()), (KIND, b"task"))
+
+
+class _LevelFields(WireModel):
+    level: Level
+    backbone: Name
+    pet_kind: Name
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+
+
+class _RevisionFields(WireModel):
+    revision: Revision
+    digest: Digest
+    kind: TaskKind
+    num_labels: Annotated[int, Field(ge=1, le=MAX_ARRAY_ITEMS)]
+    takes_pair: bool
+    levels: Annotated[list[_LevelFields], Field(min_length=1, max_length=8)]
+
+
+class _TaskEventFields(WireModel):
+    name: TaskName
+    retired: bool
+    revisions: Annotated[list[_RevisionFields], Field(min_length=1, max_length=4_096)]
+    aliases: dict[TaskName, Revision]
+
+
+def encode_task_event(event: TaskEvent) -> EncodedMessage:
+    """The value and headers of a task event's record; its key is the task's name."""
+    fields = {
+        "v": VERSION,
+        "name": event.name,
+        "retired": event.retired,
+        "revisions": [
+            {
+                "revision": revision.reference.revision,
+                "digest": revision.reference.digest,
+                "kind": revision.kind,
+                "num_labels": revision.num_labels,
+                "takes_pair": revision.takes_pair,
+                "levels": [
+                    {
+                        "level": level.level,
+                        "backbone": level.backbone,
+                        "pet_kind": level.pet_kind,
+                        "max_tokens": level.max_tokens,
+                    }
+                    for level in revision.levels
+                ],
+            }
+            for revision in event.revisions
+        ],
+        "aliases": dict(event.aliases),
+    }
+    return EncodedMessage(write_json(fields), _HEADERS)
+
+
+def decode_task_event(value: bytes | None) -> TaskEvent:
+    """The task event that a record's value holds.
+
+    Raises:
+        MessageError: It does not hold one, or it contradicts itself.
+    """
+    if not value:
+        raise MessageError(Reason.EMPTY_PAYLOAD, "the record has no value")
+    if len(value) > MAX_TASK_EVENT_BYTES:
+        raise MessageError(Reason.PAYLOAD_TOO_LARGE, f"more than {MAX_TASK_EVENT_BYTES} bytes")
+    fields = validate_message(_TaskEventFields, read_json(value))
+    revisions = tuple(_revision(fields.name, revision) for revision in fields.revisions)
+    numbers = [revision.reference.revision for revision in revisions]
+    if any(a >= b for a, b in pairwise(numbers)):
+        raise MessageError(Reason.BAD_FORMAT, "revisions must ascend")
+    if not set(fields.aliases.values()) <= set(numbers):
+        raise MessageError(Reason.BAD_FORMAT, "an alias names a revision that is not there")
+    return TaskEvent(fields.name, fields.retired, revisions, tuple(fields.aliases.items()))
+
+
+def _revision(name: str, fields: _RevisionFields) -> TaskRevision:
+    levels = tuple(
+        TaskLevel(level.level, level.backbone, level.pet_kind, level.max_tokens)
+        for level in fields.levels
+    )
+    if any(a.level >= b.level for a, b in pairwise(levels)):
+        raise MessageError(Reason.BAD_FORMAT, "levels must ascend")
+    return TaskRevision(
+        TaskReference(name, fields.revision, fields.digest),
+        fields.kind,
+        fields.num_labels,
+        fields.takes_pair,
+        levels,
+    )
