@@ -1,0 +1,65 @@
+"""Dead letters: the raw bytes of what could not be answered, with the reason in headers.
+
+The headers are those of KIP-1034 (`__streams.errors.*`), which dead-letter tools read, and ours.
+They stand after the record's own, so the last of each name is the true one.
+"""
+
+from messages.errors import Reason
+from transport.records import Headers, OutgoingRecord, Record
+from transport.topics import DEAD_LETTER_MAX_BYTES
+
+_RESERVED_BYTES = 16_384
+"""Kept free of the dead-letter topic's limit for our headers and the record's envelope."""
+
+MAX_ORIGINAL_BYTES = DEAD_LETTER_MAX_BYTES - _RESERVED_BYTES
+
+
+def dead_letter(
+    record: Record, reason: Reason, message: str, stage: str, attempt: int, topic: str
+) -> OutgoingRecord:
+    """Return the dead letter of a record.
+
+    The value of a record that does not fit is cut, and `petstream-truncated` holds its length;
+    headers that alone do not fit are left out, and `petstream-headers-dropped` holds their number.
+    A corrupt record has coordinates only.
+
+    Args:
+        record: What could not be answered.
+        reason: Machine reason.
+        message: For people; must not repeat the input.
+        stage: Where it was found.
+        attempt: How often it was tried.
+        topic: The dead-letter topic.
+    """
+    key, headers, marks = (
+        record.key,
+        record.headers,
+        _marks(record, reason, message, stage, attempt),
+    )
+    room = MAX_ORIGINAL_BYTES - len(key or b"") - _length(headers)
+    if room < 0:
+        marks += (("petstream-headers-dropped", str(len(headers)).encode()),)
+        headers, room = (), MAX_ORIGINAL_BYTES - len(key or b"")
+    value = record.value
+    if value is not None and len(value) > max(0, room):
+        marks += (("petstream-truncated", str(len(value)).encode()),)
+        value = value[: max(0, room)]
+    return OutgoingRecord(topic, value, key, (*headers, *marks))
+
+
+def _marks(record: Record, reason: Reason, message: str, stage: str, attempt: int) -> Headers:
+    return (
+        ("__streams.errors.exception", reason.value.encode()),
+        ("__streams.errors.message", message.encode()[:1000]),
+        ("__streams.errors.topic", record.topic.encode()),
+        ("__streams.errors.partition", str(record.partition).encode()),
+        ("__streams.errors.offset", str(record.offset).encode()),
+        ("petstream-error-code", reason.value.encode()),
+        ("petstream-stage", stage.encode()),
+        ("petstream-attempt", str(attempt).encode()),
+        *((("petstream-corrupt", record.corrupt.encode()),) if record.corrupt else ()),
+    )
+
+
+def _length(headers: Headers) -> int:
+    return sum(len(name.encode()) + len(value) for name, value in headers)

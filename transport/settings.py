@@ -1,0 +1,183 @@
+"""Client settings: one frozen value per process, and the exact dictionaries made from it.
+
+Each dictionary stands beside the reason for every value that is not librdkafka's default. All
+sizes fit the topics of `transport.topics`.
+"""
+
+import itertools
+import os
+import socket
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from transport.client_keys import check_keys, masked, with_password
+
+Delivery = Literal["exactly_once", "at_least_once"]
+ClientDict = dict[str, Any]
+
+QUERY_MAX_BYTES = 262_144
+"""Small on purpose: a compressed batch inflates without limit in a consumer."""
+BATCH_MAX_BYTES = 8_388_608
+TRANSACTION_TIMEOUT_MS = 60_000
+
+_clients = itertools.count(1)
+
+
+def unique_client_id() -> str:
+    """Return a client id that no other live client has, which librdkafka relies on."""
+    return f"petstream-{socket.gethostname()}-{os.getpid()}-{next(_clients)}"
+
+
+class KafkaSettings(BaseModel):
+    """How to reach the brokers and what delivery promises."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bootstrap_servers: str = Field(min_length=1)
+    delivery: Delivery = "exactly_once"
+    group_protocol: Literal["consumer", "classic"] = "consumer"
+    """`consumer` is KIP-848, of brokers from 4.0 on."""
+    extra: dict[str, str] = Field(default_factory=dict, repr=False)
+    """Security and network settings under librdkafka's names; checked against the allow-list."""
+
+    @model_validator(mode="after")
+    def _check_extra(self) -> Self:
+        check_keys(self.extra)
+        return self
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        """Show everything but secrets."""
+        return [*super().__repr_args__(), ("extra", masked(self.extra))]
+
+    def consumer(
+        self, group: str, client_id: str, *, prefetch: Literal["many", "few"]
+    ) -> ClientDict:
+        """Return the settings of a consumer that settles its own offsets.
+
+        Args:
+            group: Consumer group.
+            prefetch: `many` small records (queries), or `few` large ones (batches).
+        """
+        return self._common() | {
+            "group.id": group,
+            **self._group_protocol(),
+            # Offsets are settled with the answers or not at all.
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            # The default skips to the end: silent loss. An error makes expired offsets loud.
+            "auto.offset.reset": "error",
+            # Also makes the offset fetch after a rebalance wait for open transactions.
+            "isolation.level": "read_committed",
+            # A watchdog of our polling thread, not of the stage.
+            "max.poll.interval.ms": 60_000,
+            "allow.auto.create.topics": False,
+            "check.crcs": True,
+            "fetch.wait.max.ms": 50,
+            "fetch.max.bytes": 16_777_216,
+            "fetch.message.max.bytes": BATCH_MAX_BYTES,
+            "receive.message.max.bytes": 33_554_432,
+            "queued.min.messages": 1000 if prefetch == "many" else 2,
+            "queued.max.messages.kbytes": 65_536 if prefetch == "many" else 32_768,
+        }
+
+    def transactional_producer(self, transactional_id: str) -> ClientDict:
+        """Return the settings of the producer of an exactly-once session.
+
+        Args:
+            transactional_id: Stable per slot, unique among live instances. A random one would
+                leave the pending offsets of a crashed instance in the way of its successor.
+        """
+        return self._session_producer() | {
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+            # Must not exceed the transaction's.
+            "message.timeout.ms": 45_000,
+        }
+
+    def idempotent_producer(self) -> ClientDict:
+        """Return the settings of the producer of an at-least-once session."""
+        return self._session_producer() | {
+            "enable.idempotence": True,
+            "message.timeout.ms": 45_000,
+        }
+
+    def query_producer(self) -> ClientDict:
+        """Return the settings of a client that publishes queries."""
+        return self._common() | {
+            "enable.idempotence": True,
+            "delivery.timeout.ms": 120_000,
+            "linger.ms": 5,
+            "compression.type": "zstd",
+            # The topic's limit holds for a whole batch, so the batch must fit too.
+            "message.max.bytes": QUERY_MAX_BYTES,
+            "batch.size": 200_000,
+            # The default is 1 GiB.
+            "queue.buffering.max.kbytes": 65_536,
+        }
+
+    def reader(
+        self,
+        *,
+        group: str | None = None,
+        start: Literal["earliest", "latest", "error"] = "error",
+        reports_ends: bool = False,
+    ) -> ClientDict:
+        """Return the settings of a read_committed reader that answers nobody: results, tables.
+
+        Args:
+            group: Consumer group; None for a reader that assigns its partitions itself.
+            start: Where to begin without a committed offset.
+            reports_ends: Whether reaching the end of a partition is told (`_PARTITION_EOF`).
+        """
+        return self._common() | {
+            # librdkafka wants a group even where none is joined.
+            "group.id": group or "petstream-reader",
+            **(self._group_protocol() if group else {}),
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": start,
+            "isolation.level": "read_committed",
+            "allow.auto.create.topics": False,
+            "check.crcs": True,
+            "enable.partition.eof": reports_ends,
+            "fetch.wait.max.ms": 50,
+            "receive.message.max.bytes": 33_554_432,
+            "fetch.max.bytes": 16_777_216,
+            "queued.max.messages.kbytes": 32_768,
+        }
+
+    def admin(self) -> ClientDict:
+        """Return the settings of an administration client."""
+        return self._common()
+
+    def _common(self) -> ClientDict:
+        return {
+            "bootstrap.servers": self.bootstrap_servers,
+            "client.id": unique_client_id(),
+            "socket.keepalive.enable": True,
+            "ssl.endpoint.identification.algorithm": "https",
+            "enable.ssl.certificate.verification": True,
+            # A client whose known brokers are all gone asks the bootstrap servers again.
+            "metadata.recovery.strategy": "rebootstrap",
+            **with_password(self.extra),
+        }
+
+    def _group_protocol(self) -> ClientDict:
+        if self.group_protocol == "consumer":
+            return {"group.protocol": "consumer"}
+        return {
+            "group.protocol": "classic",
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": 10_000,
+            "heartbeat.interval.ms": 3_000,
+        }
+
+    def _session_producer(self) -> ClientDict:
+        return self._common() | {
+            "linger.ms": 2,
+            "compression.type": "zstd",
+            "message.max.bytes": BATCH_MAX_BYTES,
+            "queue.buffering.max.messages": 100_000,
+            "queue.buffering.max.kbytes": 65_536,
+        }
