@@ -1,33 +1,27 @@
 """Which queries a load run sends, and when: seeded, so that a run can be repeated exactly.
 
 Pure: no clock and no Kafka. Arrivals are a Poisson process (many callers who know nothing of each
-other), tasks follow Zipf's law (a few are asked often, most are rare), and texts are drawn from
-given rows, so that lengths are those of real data.
+other), tasks follow Zipf's law (a few are asked often, most are rare), and queries are drawn from
+given ones, so that lengths are those of real data.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One text, or a pair of texts, that a task may be asked about."""
-
-    text: str
-    text_pair: str | None = None
+from messages.query import Query
+from producers.new_query import new_query_id
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedQuery:
-    """A query of a load run, and its place in time."""
+class TimedQuery:
+    """A query and its place in time."""
 
     at_s: float
-    """Seconds after the start of the run."""
-    task: str
-    row: Row
+    """When it is to be sent, in seconds after the start of the run."""
+    query: Query
 
 
 def poisson_arrivals_s(rate_per_s: float, count: int, seed: int) -> NDArray[np.float64]:
@@ -52,34 +46,42 @@ def zipf_shares(num_tasks: int, exponent: float) -> NDArray[np.float64]:
     """
     if num_tasks < 1 or exponent < 0:
         raise ValueError(f"expected tasks and an exponent >= 0, got {num_tasks} and {exponent}")
-    weights: NDArray[np.float64] = np.arange(1, num_tasks + 1, dtype=np.float64) ** -exponent
-    return weights / weights.sum()
+    weights = np.arange(1, num_tasks + 1, dtype=np.float64) ** -exponent
+    shares: NDArray[np.float64] = weights / weights.sum()
+    return shares
 
 
 def plan_load(
-    rows_by_task: Mapping[str, Sequence[Row]],
+    queries: Sequence[Query],
     *,
     rate_per_s: float,
     count: int,
     zipf_exponent: float = 1.0,
     seed: int = 0,
-) -> Iterator[PlannedQuery]:
-    """Plan `count` queries; tasks rank in the order of `rows_by_task`.
+    new_id: Callable[[], str] = new_query_id,
+) -> Iterator[TimedQuery]:
+    """Draw `count` queries from `queries`, each with an id of its own, and give them times.
+
+    Args:
+        queries: What may be asked. Tasks rank in the order of their first query.
+        rate_per_s: Mean arrivals per second.
+        count: How many.
+        zipf_exponent: How unevenly the tasks are asked; see `zipf_shares`.
+        seed: Of times, tasks and texts, each drawn from a stream of its own: a change of the
+            rate does not change the texts.
+        new_id: Makes the ids.
 
     Raises:
-        ValueError: If a task has no rows, or as in `poisson_arrivals_s` and `zipf_shares`.
+        ValueError: As in `poisson_arrivals_s` and `zipf_shares`.
     """
-    empty = [task for task, rows in rows_by_task.items() if not rows]
-    if empty:
-        raise ValueError(f"expected rows for every task, got none for {', '.join(empty)}")
-    tasks = list(rows_by_task)
-    shares = zipf_shares(len(tasks), zipf_exponent)
+    by_task: dict[str, list[Query]] = {}
+    for query in queries:
+        by_task.setdefault(query.task, []).append(query)
+    shares = zipf_shares(len(by_task), zipf_exponent)
     arrivals_s = poisson_arrivals_s(rate_per_s, count, seed)
-    # A stream of its own for each choice: a change of the rate must not change the texts.
-    choices = np.random.default_rng([seed, 1])
-    task_of = choices.choice(len(tasks), size=count, p=shares)
+    task_of = np.random.default_rng([seed, 1]).choice(len(by_task), size=count, p=shares)
     draws = np.random.default_rng([seed, 2]).random(count)
+    rows_of = list(by_task.values())
     for at_s, task_index, draw in zip(arrivals_s, task_of, draws, strict=True):
-        task = tasks[task_index]
-        rows = rows_by_task[task]
-        yield PlannedQuery(float(at_s), task, rows[int(draw * len(rows))])
+        rows = rows_of[task_index]
+        yield TimedQuery(float(at_s), replace(rows[int(draw * len(rows))], id=new_id()))

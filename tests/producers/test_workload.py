@@ -1,15 +1,34 @@
 """Planned load: the statistics it claims, the seed it keeps."""
 
+from collections.abc import Callable
+from itertools import count
+
 import numpy as np
 import pytest
 
-from producers.workload import Row, plan_load, poisson_arrivals_s, zipf_shares
+from messages.query import Query, QueryParameters
+from producers.workload import TimedQuery, plan_load, poisson_arrivals_s, zipf_shares
 
-ROWS = {
-    "often": [Row("a"), Row("b b")],
-    "seldom": [Row("c c c", "pair")],
-    "rare": [Row("d"), Row("e"), Row("f")],
-}
+QUERIES = [
+    Query("1", "often", "a"),
+    Query("2", "seldom", "c c c", "pair"),
+    Query("3", "often", "b b", parameters=QueryParameters(level=1)),
+    Query("4", "rare", "d"),
+    Query("5", "rare", "e"),
+    Query("6", "rare", "f"),
+]
+
+
+def numbered() -> Callable[[], str]:
+    """Ids that a test can foresee."""
+    numbers = count()
+    return lambda: f"n{next(numbers)}"
+
+
+def plan(**options: float) -> list[TimedQuery]:
+    """Return a plan over `QUERIES`."""
+    settings = {"rate_per_s": 100, "count": 100, "seed": 1} | options
+    return list(plan_load(QUERIES, new_id=numbered(), **settings))  # type: ignore[arg-type]
 
 
 def test_gaps_are_those_of_a_poisson_process() -> None:
@@ -34,43 +53,46 @@ def test_zipf_ratios(exponent: float) -> None:
     assert (shares[0] / shares).tolist() == pytest.approx([r**exponent for r in range(1, 6)])
 
 
-def test_tasks_and_rows_are_drawn_by_their_shares() -> None:
-    """Tasks by rank, rows of a task evenly, every text with its own task."""
-    plan = list(plan_load(ROWS, rate_per_s=100, count=30_000, zipf_exponent=1.0, seed=5))
+def test_tasks_and_texts_are_drawn_by_their_shares() -> None:
+    """Tasks by the rank of their first query, queries of a task evenly."""
+    drawn = [timed.query for timed in plan(count=30_000)]
 
-    drawn = np.array([list(ROWS).index(query.task) for query in plan])
-    assert np.bincount(drawn) / len(plan) == pytest.approx(zipf_shares(3, 1.0), abs=0.01)
-    assert all(query.row in ROWS[query.task] for query in plan)
-    of_rare = [query.row for query in plan if query.task == "rare"]
-    assert all(
-        of_rare.count(row) / len(of_rare) == pytest.approx(1 / 3, abs=0.03) for row in ROWS["rare"]
-    )
+    ranks = np.array([["often", "seldom", "rare"].index(query.task) for query in drawn])
+    assert np.bincount(ranks) / len(drawn) == pytest.approx(zipf_shares(3, 1.0), abs=0.01)
+    of_rare = [query.text for query in drawn if query.task == "rare"]
+    shares = [of_rare.count(text) / len(of_rare) for text in "def"]
+    assert shares == pytest.approx([1 / 3] * 3, abs=0.03)
+
+
+def test_a_drawn_query_is_the_given_one_under_a_new_id() -> None:
+    """Text, pair and parameters stay together; no id is used twice."""
+    given = {(q.task, q.text, q.text_pair, q.parameters) for q in QUERIES}
+
+    drawn = [timed.query for timed in plan()]
+
+    assert {(q.task, q.text, q.text_pair, q.parameters) for q in drawn} <= given
+    assert [q.id for q in drawn] == [f"n{n}" for n in range(100)]
 
 
 def test_a_seed_repeats_the_run_and_another_does_not() -> None:
     """Seeds make runs comparable."""
-    first, again, other = (
-        list(plan_load(ROWS, rate_per_s=10, count=50, seed=seed)) for seed in (7, 7, 8)
-    )
-
-    assert first == again
-    assert first != other
+    assert plan(seed=7) == plan(seed=7)
+    assert plan(seed=7) != plan(seed=8)
 
 
 def test_the_rate_changes_the_times_and_not_the_texts() -> None:
     """So a sweep over rates asks the same questions at each."""
-    slow = list(plan_load(ROWS, rate_per_s=1, count=100, seed=1))
-    fast = list(plan_load(ROWS, rate_per_s=100, count=100, seed=1))
+    slow, fast = plan(rate_per_s=1), plan(rate_per_s=100)
 
-    assert [(q.task, q.row) for q in slow] == [(q.task, q.row) for q in fast]
-    assert [q.at_s for q in slow] == pytest.approx([q.at_s * 100 for q in fast])
+    assert [timed.query for timed in slow] == [timed.query for timed in fast]
+    assert [timed.at_s for timed in slow] == pytest.approx([timed.at_s * 100 for timed in fast])
 
 
 def test_wrong_use_is_refused() -> None:
-    """No rows, no tasks, no rate."""
-    with pytest.raises(ValueError, match="none for bare"):
-        list(plan_load({"bare": []}, rate_per_s=1, count=1))
+    """No queries, no rate, a negative exponent."""
     with pytest.raises(ValueError, match="expected tasks"):
-        list(plan_load({}, rate_per_s=1, count=1))
+        list(plan_load([], rate_per_s=1, count=1))
     with pytest.raises(ValueError, match="positive rate"):
-        list(plan_load(ROWS, rate_per_s=0, count=1))
+        plan(rate_per_s=0)
+    with pytest.raises(ValueError, match="exponent >= 0"):
+        plan(zipf_exponent=-1)

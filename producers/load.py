@@ -1,0 +1,180 @@
+"""Open-loop load: queries leave at their planned times, whatever the service does meanwhile.
+
+Latencies count from the planned time of a query, not from when it was sent. A stall that keeps
+later queries from leaving is thus counted for each of them, as callers would feel it (no
+coordinated omission).
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import wait
+from dataclasses import dataclass
+from typing import Protocol
+
+from messages.errors import ErrorAnswer
+from messages.query import Query
+from producers.errors import ClientError
+from producers.latency import LatencySummary, summarise
+from producers.ticket import Ticket
+from producers.workload import TimedQuery
+
+
+class Submitter(Protocol):
+    """What load needs of a client."""
+
+    def submit(self, query: Query, /) -> Ticket:
+        """Publish and return at once, or raise `ClientError`."""
+        ...
+
+    def give_up(self, ticket: Ticket, /) -> None:
+        """Cancel `answered` of the ticket."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """What happened to the queries of one task."""
+
+    answered: int
+    errors: int
+    latency_ms: LatencySummary | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What happened to a load."""
+
+    queries: int
+    answered: int
+    """With a result or an error answer."""
+    errors: tuple[tuple[str, int], ...]
+    """Error answers by reason, and what went wrong on this side by its class."""
+    unanswered: int
+    """Not sent, or without an answer in time: infinitely late in the percentiles."""
+    duration_s: float
+    """From the start to the last answer."""
+    offered_qps: float
+    """Queries per second of the plan."""
+    throughput_qps: float
+    """Answers per second of `duration_s`."""
+    latency_ms: LatencySummary | None
+    """From the planned time of a query to its answer."""
+    send_lag_ms: LatencySummary | None
+    """How late this process itself sent: where it is large, the sender is the bottleneck."""
+    levels: tuple[tuple[int, int], ...]
+    """Results by the level that answered."""
+    tasks: tuple[tuple[str, TaskReport], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    task: str
+    latency_ms: float | None
+    """None: no answer."""
+    error: str | None
+    level: int | None
+    at_s: float
+
+
+def run_load(
+    client: Submitter,
+    plan: Iterable[TimedQuery],
+    *,
+    answer_timeout_s: float = 30.0,
+    on_sent: Callable[[int], None] = lambda _: None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> LoadReport:
+    """Send `plan` and wait for the answers.
+
+    Args:
+        client: With room for all queries that the service may owe at once; where it has none,
+            sending waits, and the wait counts as latency.
+        plan: Ascending in time.
+        answer_timeout_s: How long to wait for answers after the last query was sent.
+        on_sent: Called with the number of queries sent so far.
+        clock: Seconds, monotonic.
+        sleep: Waits so many seconds of `clock`.
+    """
+    outcomes: list[_Outcome] = []
+    under_way: set[Ticket] = set()
+    send_lags_ms: list[float] = []
+    start_s = clock()
+    last_planned_s = 0.0
+    for sent, timed in enumerate(plan):
+        due_s = start_s + timed.at_s
+        last_planned_s = timed.at_s
+        early_s = due_s - clock()
+        if early_s > 0:
+            sleep(early_s)
+        send_lags_ms.append(max(0.0, clock() - due_s) * 1e3)
+        try:
+            ticket = client.submit(timed.query)
+        except ClientError as error:
+            outcomes.append(_Outcome(timed.query.task, None, type(error).__name__, None, clock()))
+            continue
+        under_way.add(ticket)
+
+        def on_settled(_: object, ticket: Ticket = ticket, due_s: float = due_s) -> None:
+            outcomes.append(_outcome_of(ticket, due_s, clock()))
+            under_way.discard(ticket)
+
+        ticket.answered.add_done_callback(on_settled)
+        on_sent(sent + 1)
+    wait([ticket.answered for ticket in tuple(under_way)], timeout=answer_timeout_s)
+    for ticket in tuple(under_way):
+        client.give_up(ticket)
+    return _report(outcomes, send_lags_ms, start_s, last_planned_s)
+
+
+def _outcome_of(ticket: Ticket, due_s: float, now_s: float) -> _Outcome:
+    task = ticket.query.task
+    if ticket.answered.cancelled():
+        return _Outcome(task, None, None, None, now_s)
+    failure = ticket.answered.exception()
+    if failure is not None:
+        return _Outcome(task, None, type(failure).__name__, None, now_s)
+    answer = ticket.answered.result()
+    latency_ms = (now_s - due_s) * 1e3
+    if isinstance(answer, ErrorAnswer):
+        return _Outcome(task, latency_ms, answer.reason.value, None, now_s)
+    return _Outcome(task, latency_ms, None, answer.level, now_s)
+
+
+def _report(
+    outcomes: list[_Outcome], send_lags_ms: list[float], start_s: float, last_planned_s: float
+) -> LoadReport:
+    answered = [outcome for outcome in outcomes if outcome.latency_ms is not None]
+    end_s = max((outcome.at_s for outcome in answered), default=start_s)
+    duration_s = end_s - start_s
+    tasks = sorted({outcome.task for outcome in outcomes})
+    errors = Counter(outcome.error for outcome in outcomes if outcome.error is not None)
+    levels = Counter(outcome.level for outcome in outcomes if outcome.level is not None)
+    return LoadReport(
+        queries=len(outcomes),
+        answered=len(answered),
+        errors=tuple(errors.most_common()),
+        unanswered=len(outcomes) - len(answered),
+        duration_s=duration_s,
+        offered_qps=len(outcomes) / last_planned_s if last_planned_s else float("inf"),
+        throughput_qps=len(answered) / duration_s if duration_s else 0.0,
+        latency_ms=_latency(outcomes),
+        send_lag_ms=summarise(send_lags_ms),
+        levels=tuple(sorted(levels.items())),
+        tasks=tuple((task, _task(task, outcomes)) for task in tasks),
+    )
+
+
+def _task(task: str, outcomes: list[_Outcome]) -> TaskReport:
+    own = [outcome for outcome in outcomes if outcome.task == task]
+    return TaskReport(
+        answered=sum(outcome.latency_ms is not None for outcome in own),
+        errors=sum(outcome.error is not None for outcome in own),
+        latency_ms=_latency(own),
+    )
+
+
+def _latency(outcomes: list[_Outcome]) -> LatencySummary | None:
+    latencies_ms = [o.latency_ms for o in outcomes if o.latency_ms is not None]
+    return summarise(latencies_ms, num_unanswered=len(outcomes) - len(latencies_ms))
