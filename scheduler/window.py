@@ -1,0 +1,116 @@
+"""The batching window: the records that are planned together.
+
+Lives on the Kafka thread, so it looks at sizes and deadlines only and decodes nothing; tokens are
+estimated from bytes, and exact limits are the planner's. A longer window makes fuller batches, a
+shorter one faster answers.
+"""
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from scheduler.deadline_hint import deadline_ms_of
+from transport.records import Partition, Record
+from transport.window import FOREVER_S
+
+_ENVELOPE_BYTES = 64
+"""Of a query that is not its text: field names, id, task."""
+_BYTES_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class WindowLimits:
+    """When a window closes: whichever comes first.
+
+    Raises:
+        ValueError: If a limit is not positive, or a time is negative.
+    """
+
+    max_wait_ms: float = 4.0
+    """Since the first record of the window."""
+    max_rows: int = 2048
+    max_tokens: int = 65_536
+    """Estimated."""
+    max_bytes: int = 4 * 2**20
+    deadline_reserve_ms: float = 100.0
+    """How long before the earliest deadline the window closes: the time the rest needs."""
+
+    def __post_init__(self) -> None:
+        if not (self.max_wait_ms >= 0 and self.deadline_reserve_ms >= 0):
+            raise ValueError(f"expected times of at least 0 ms, got {self}")
+        if min(self.max_rows, self.max_tokens, self.max_bytes) < 1:
+            raise ValueError(f"expected limits of at least 1, got {self}")
+
+
+class SchedulingWindow:
+    """Implements `transport.window.Window`.
+
+    Records leave in the order in which they came, all at once: nothing is carried over, so the
+    committed offset of a partition is always a promise about everything before it.
+    """
+
+    def __init__(
+        self, limits: WindowLimits, *, wall_clock_s: Callable[[], float] = time.time
+    ) -> None:
+        self._limits = limits
+        self._wall_clock_s = wall_clock_s
+        self._records: list[Record] = []
+        self._num_tokens = 0
+        self._num_bytes = 0
+        self._close_at_s = FOREVER_S
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def add(self, record: Record, now_s: float, /) -> None:
+        """Take a record in.
+
+        Args:
+            record: A query or an escalation, whatever it holds.
+            now_s: On the clock that `is_ready` will be asked with.
+        """
+        close_at_s = now_s + self._limits.max_wait_ms / 1000
+        deadline_ms = deadline_ms_of(record)
+        if deadline_ms is not None:
+            left_ms = deadline_ms - 1000 * self._wall_clock_s()
+            in_time_s = now_s + (left_ms - self._limits.deadline_reserve_ms) / 1000
+            close_at_s = min(close_at_s, in_time_s)
+        self._close_at_s = min(self._close_at_s, close_at_s) if self._records else close_at_s
+        self._records.append(record)
+        self._count(record)
+
+    def is_ready(self, now_s: float, /) -> bool:
+        """Tell whether the window should close now."""
+        return bool(self._records) and (now_s >= self._close_at_s or self._is_full())
+
+    def wait_s(self, now_s: float, /) -> float:
+        """Return how long until the window closes by time alone."""
+        if not self._records:
+            return FOREVER_S
+        return 0.0 if self._is_full() else max(0.0, self._close_at_s - now_s)
+
+    def take(self) -> list[Record]:
+        """Close the window: return its records and begin the next."""
+        taken, self._records = self._records, []
+        self._num_tokens = self._num_bytes = 0
+        return taken
+
+    def forget(self, partitions: Collection[Partition], /) -> None:
+        """Drop the records of partitions that another process owns now."""
+        kept = [record for record in self._records if record.source not in partitions]
+        self.take()
+        self._records = kept
+        for record in kept:
+            self._count(record)
+
+    def _is_full(self) -> bool:
+        return (
+            len(self._records) >= self._limits.max_rows
+            or self._num_tokens >= self._limits.max_tokens
+            or self._num_bytes >= self._limits.max_bytes
+        )
+
+    def _count(self, record: Record) -> None:
+        num_bytes = record.num_bytes
+        self._num_bytes += num_bytes
+        self._num_tokens += 2 + max(0, num_bytes - _ENVELOPE_BYTES) // _BYTES_PER_TOKEN
