@@ -3,7 +3,7 @@
 `petstream up` keeps one running, `petstream demo` makes a short-lived one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,7 @@ from petstream.supervisor import ServiceSpec, Supervisor
 from transport.embedded_broker import EmbeddedBroker
 from transport.topics import create_topics
 from workers.backbone_store import BackboneStore
-
-LEVEL_BACKBONES: Mapping[int, str] = {0: "minilm-l3", 1: "minilm-l6"}
-"""The real pair that the demo's tasks are trained on."""
+from workers.levels import LEVEL_BACKBONES
 
 BATCH_PARTITIONS_PER_WORKER = 4
 

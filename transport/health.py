@@ -45,10 +45,10 @@ class HealthFile:
         self._state = state
         self._write()
 
-    def renew(self) -> None:
-        """Say that the loop still turns; call it on every turn, it writes once a second."""
-        if time.monotonic() - self._written_s >= RENEW_EVERY_S:
-            self._write()
+    def turn(self) -> None:
+        """Say that the loop turns, so it is ready; call it on every turn, it writes once a second."""
+        if self._state != "ready" or time.monotonic() - self._written_s >= RENEW_EVERY_S:
+            self.report("ready")
 
     def _write(self) -> None:
         if self._path is None:

@@ -103,11 +103,13 @@ class _Pipeline:
         window: Window,
         stage: Stage,
         may_take: Callable[[], bool],
+        on_turn: Callable[[], None],
         limits: PipelineLimits,
     ) -> None:
         self._session = session
         self._window = window
         self._may_take = may_take
+        self._on_turn = on_turn
         self._limits = limits
         self._compute = ComputeThread(stage)
         self._intake = Intake(window, limits.intake)
@@ -123,6 +125,7 @@ class _Pipeline:
         try:
             self._session.open(self)
             while not stop.is_set():
+                self._on_turn()
                 self._take_in()
                 self._cut_units()
                 self._settle_finished()

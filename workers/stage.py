@@ -83,7 +83,7 @@ class WorkerStage:
                 raise MessageError(Reason.INVALID_BATCH, f"a batch for level {batch.level}")
         except MessageError as error:
             # Only a scheduler writes here: nobody waits for an answer to bytes that name no query.
-            logger.error("invalid batch %s/%s: %s", record.partition, record.offset, error)
+            logger.error("invalid batch %s/%s: %s", record.source, record.offset, error)
             yield dead_letter(
                 record,
                 reason=Reason.INVALID_BATCH,
@@ -233,8 +233,12 @@ class WorkerStage:
             ),
             attempt=row.attempt,
         )
+        encoded = encode_escalation(escalation)
         return OutgoingRecord(
-            self._topics.escalations, value=encode_escalation(escalation), key=row.reply.key
+            self._topics.escalations,
+            value=encoded.value,
+            key=row.reply.key,
+            headers=encoded.headers,
         )
 
     def _refuse(

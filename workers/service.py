@@ -1,0 +1,87 @@
+"""One worker process: builds engine, task manager and session of a level, and runs the pipeline."""
+
+import logging
+import threading
+from pathlib import Path
+
+from messages.errors import MessageError
+from messages.task_event_codec import decode_task_event
+from messages.topics import TopicNames
+from tasks.store import TaskStore
+from transport.health import HealthFile
+from transport.pipeline import PipelineLimits, run_pipeline
+from transport.session import Session
+from transport.settings import KafkaSettings
+from transport.table import TableFollower
+from transport.topics import verify_topics
+from transport.window import CountWindow
+from workers.backbone import Backbone
+from workers.backbone_store import BackboneStore
+from workers.engine import Engine
+from workers.levels import LEVEL_BACKBONES
+from workers.stage import WorkerStage
+from workers.task_manager import TaskManager
+
+logger = logging.getLogger(__name__)
+
+TASKS_CURRENT_LIMIT_S = 30.0
+
+
+def run_worker(
+    *,
+    kafka: KafkaSettings,
+    topics: TopicNames,
+    level: int,
+    backbone: str | None,
+    models_dir: Path,
+    tasks_dir: Path,
+    slot: str,
+    threads: int | None,
+    task_memory_bytes: int,
+    health_file: Path | None,
+    stop: threading.Event,
+) -> None:
+    """Serve one level until `stop` is set.
+
+    A batch names the exact weights that its rows need, so the tasks topic is followed only to have
+    them loaded before the first batch asks.
+
+    Raises:
+        TopicConfigError: If the topics are missing or configured otherwise.
+        BackboneError: If the level's backbone is not there or not what it should be.
+        SessionError: If the pipeline cannot go on; starting the process again loses nothing.
+    """
+    health = HealthFile(health_file)
+    verify_topics(kafka, topics, levels=(level,))
+    folder = BackboneStore(models_dir).folder(backbone or LEVEL_BACKBONES[level])
+    engine = Engine(Backbone.load(folder), threads=threads)
+    tasks = TaskManager(
+        TaskStore(tasks_dir), engine, level=level, memory_limit_bytes=task_memory_bytes
+    )
+    stage = WorkerStage(
+        level=level, engine=engine, tasks=tasks, backbone_folder=folder, topics=topics
+    )
+    follower = TableFollower(kafka, topics.tasks, _preloader(tasks))
+    session = Session(
+        kafka,
+        group=f"{topics.namespace}.workers.{level}",
+        topics=[topics.batches(level)],
+        slot=slot,
+        prefetch="few",
+    )
+    follower.start()
+    try:
+        follower.wait_until_current(TASKS_CURRENT_LIMIT_S)
+        logger.info("level %d serves %s", level, folder.name)
+        run_pipeline(
+            session,
+            CountWindow(),
+            stage,
+            stop=stop,
+            limits=PipelineLimits(),
+            on_turn=health.turn,
+        )
+    finally:
+        health.report("draining")
+        follower.close()
+        tasks.close()
