@@ -93,6 +93,10 @@ class SessionFenced(SessionError):
     """A newer instance with the same transactional id took over."""
 
 
+class AccessDenied(SessionError):
+    """The broker's access rules forbid what the session has to do."""
+
+
 class OutcomeUnknown(SessionError):
     """The coordinator could not be asked whether a transaction was committed."""
 

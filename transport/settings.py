@@ -50,9 +50,7 @@ class KafkaSettings(BaseModel):
         """Show everything but secrets."""
         return [*super().__repr_args__(), ("extra", masked(self.extra))]
 
-    def consumer(
-        self, group: str, client_id: str, *, prefetch: Literal["many", "few"]
-    ) -> ClientDict:
+    def consumer(self, group: str, *, prefetch: Literal["many", "few"]) -> ClientDict:
         """Return the settings of a consumer that settles its own offsets.
 
         Args:
