@@ -46,7 +46,7 @@ class HealthFile:
         self._write()
 
     def turn(self) -> None:
-        """Say that the loop turns, so it is ready; call it on every turn, it writes once a second."""
+        """Say that the loop turns, and so serves; writes once a second however often called."""
         if self._state != "ready" or time.monotonic() - self._written_s >= RENEW_EVERY_S:
             self.report("ready")
 

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from messages.errors import MessageError
@@ -85,3 +86,20 @@ def run_worker(
         health.report("draining")
         follower.close()
         tasks.close()
+
+
+def _preloader(tasks: TaskManager) -> Callable[[bytes, bytes | None], None]:
+    """Return what follows the tasks topic: the newest revision of each live task is loaded."""
+
+    def apply(key: bytes, value: bytes | None) -> None:
+        if value is None:
+            return
+        try:
+            event = decode_task_event(value)
+        except MessageError as error:
+            logger.error("task event of %r ignored: %s", key[:64], error)
+            return
+        if not event.retired and event.revisions:
+            tasks.preload(event.revisions[-1].reference)
+
+    return apply
