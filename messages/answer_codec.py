@@ -1,5 +1,6 @@
 """Answers to bytes and back. An answer comes in the encoding of its query."""
 
+from math import isfinite
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -9,7 +10,6 @@ from messages.digest import DIGEST_BYTES
 from messages.encoded_message import EncodedMessage
 from messages.errors import ErrorAnswer, MessageError, Reason, status_of
 from messages.headers import (
-    CLOUDEVENT_PREFIX,
     CONTENT_TYPE,
     ERROR_CODE,
     ID,
@@ -29,10 +29,10 @@ from messages.result import Result
 from messages.schema import (
     VERSION,
     Attempt,
+    Confidence,
     Level,
     Offset,
     Partition,
-    Probability,
     Revision,
     TopicId,
     TopicName,
@@ -56,7 +56,7 @@ class _OriginFields(WireModel):
 
 class _AnswerFields(WireModel):
     id: Annotated[str, Field(max_length=64)]
-    task: Annotated[str, Field(max_length=200)]
+    task: Annotated[str, Field(max_length=129)]
     origin: _OriginFields
     timings_ms: dict[str, float]
     input_digest: Annotated[str, Field(pattern=rf"\A(?:[0-9a-f]{{{2 * DIGEST_BYTES}}})?\z")]
@@ -66,7 +66,7 @@ class _AnswerFields(WireModel):
 class _ResultFields(_AnswerFields):
     task_revision: Revision
     level: Level
-    confidence: Probability
+    confidence: Confidence
     labels: list[str] | None = None
     scores: list[float] | None = None
     value: float | None = None
@@ -93,8 +93,10 @@ def encode_answer(answer: Result | ErrorAnswer, reply: ReplyAddress) -> EncodedM
     """The value and headers of an answer's record; its key is `reply.key`.
 
     Raises:
-        MessageError: A number of the answer is not finite, or a string is not valid Unicode.
+        MessageError: A number of the answer is not finite.
     """
+    if isinstance(answer, Result):
+        _check_finite(answer)
     kind = "result" if isinstance(answer, Result) else "error"
     fields = _result_fields(answer) if isinstance(answer, Result) else _error_fields(answer)
     is_msgpack = reply.encoding == "msgpack"
@@ -107,11 +109,9 @@ def encode_answer(answer: Result | ErrorAnswer, reply: ReplyAddress) -> EncodedM
     ]
     if isinstance(answer, ErrorAnswer):
         headers.append((ERROR_CODE, answer.reason.encode()))
-    headers.extend(
-        (name, value) for name, value in reply.headers if not name.startswith(CLOUDEVENT_PREFIX)
-    )
     if reply.envelope == "cloudevents":
-        headers.extend(cloudevents.answer_headers(kind, answer.origin, reply.headers))
+        headers.extend(cloudevents.answer_headers(kind, answer.task, answer.origin, reply.headers))
+    headers.extend(pair for pair in reply.headers if pair[0] not in cloudevents.REQUEST_ONLY)
     return EncodedMessage(pack(fields) if is_msgpack else write_json(fields), tuple(headers))
 
 
@@ -145,6 +145,13 @@ def _read(value: bytes, headers: Headers) -> dict[str, Any]:
     if form == "msgpack":
         return read_msgpack(value, max_array_items=MAX_ARRAY_ITEMS)
     raise MessageError(Reason.CONTENT_TYPE_UNSUPPORTED, "an answer is MessagePack or JSON")
+
+
+def _check_finite(result: Result) -> None:
+    # MessagePack would carry them, and every reader would refuse the answer.
+    numbers = (result.confidence, result.value or 0.0, *result.scores)
+    if not all(map(isfinite, numbers)):
+        raise MessageError(Reason.NAN_OUTPUT, "the model's output is not finite")
 
 
 def _result_fields(result: Result) -> dict[str, Any]:

@@ -42,12 +42,12 @@ from messages.reply import ReplyAddress
 from messages.schema import (
     VERSION,
     Attempt,
+    Confidence,
     EpochMs,
     Level,
     Name,
     Offset,
     Partition,
-    Probability,
     QueryId,
     TopicId,
     TopicName,
@@ -77,7 +77,7 @@ _RowFields = tuple[
     EpochMs | None,  # deadline
     _Index,  # hops
     HopTimes,
-    tuple[_Index, Scores, Probability] | None,  # small run, scores, confidence
+    tuple[_Index, Scores, Confidence] | None,  # small run, scores, confidence
     Attempt,
 ]
 

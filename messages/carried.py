@@ -29,14 +29,16 @@ from messages.schema import (
 )
 from messages.task_event import TaskReference
 
+MAX_ECHOED = 2 * MAX_HEADERS
+"""A structured CloudEvent's attributes come on top of its record's headers."""
+
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
 InputDigest = Annotated[bytes, Field(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 Key = Annotated[bytes, Field(max_length=MAX_KEY_BYTES)]
 HeaderName = Annotated[str, Field(max_length=256)]
 HeaderValue = Annotated[bytes, Field(max_length=MAX_HEADERS_BYTES)]
-HeaderNames = Annotated[tuple[HeaderName, ...], Field(max_length=MAX_HEADERS)]
-HeaderValues = Annotated[tuple[HeaderValue, ...], Field(max_length=MAX_HEADERS)]
-Milliseconds = Annotated[float, Field(ge=0, le=MAX_TTL_MS * 10)]
+HeaderNames = Annotated[tuple[HeaderName, ...], Field(max_length=MAX_ECHOED)]
+HeaderValues = Annotated[tuple[HeaderValue, ...], Field(max_length=MAX_ECHOED)]
 Scores = Annotated[bytes, Field(min_length=4, max_length=4 * 65_536)]
 
 OriginFields = tuple[TopicName, TopicId, Partition, Offset]
@@ -53,7 +55,8 @@ ParameterTuple = tuple[
 ReplyStyle = tuple[Encoding, CallerEnvelope, TopicName | None, HeaderNames]
 """What the answers of one client have in common."""
 HopNames = Annotated[tuple[Name, ...], Field(max_length=32)]
-HopTimes = Annotated[tuple[Milliseconds, ...], Field(max_length=32)]
+HopTimes = Annotated[tuple[float, ...], Field(max_length=32)]
+"""Milliseconds; below zero where two machines' clocks differ."""
 
 
 def parameters_to_wire(

@@ -8,21 +8,26 @@ a query is refused instead of going round for ever.
 import base64
 import binascii
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
 from messages.errors import MessageError, Reason
 from messages.headers import CLOUDEVENT_PREFIX, CONTENT_TYPE
+from messages.limits import MAX_HEADERS, MAX_HEADERS_BYTES
 from messages.origin import Origin
 from messages.strict_json import read_json, write_json
 
 REQUEST_TYPE = "dev.petstream.inference.request.v1"
+REQUEST_ONLY = frozenset({"ce_id", "ce_subject"})
+"""Kept of a request for `answer_headers`, but not echoed under their own names."""
 RESULT_TYPE = "dev.petstream.inference.result.v1"
 ERROR_TYPE = "dev.petstream.inference.error.v1"
 _ANY_REQUEST = re.compile(r"dev\.petstream\.inference\.request\.v(.*)")
 _ANSWER_SOURCE = "/petstream/"
 _RESULT_IDS = UUID("6c3f6f0e-3c39-5d43-9a0e-0d2c6b3ad0a5")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ATTRIBUTE_NAME = re.compile("[a-z0-9]{1,40}")
 _RFC_3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
@@ -63,7 +68,13 @@ def check_request(read: dict[str, str]) -> None:
 def request_headers(
     query_id: str, task: str, source: str, expires_at_ms: int | None
 ) -> tuple[tuple[str, bytes], ...]:
-    """The attributes of a request, as headers."""
+    """The attributes of a request, as headers.
+
+    Raises:
+        MessageError: `source` is not printable, or is kept for answers.
+    """
+    if not source.isprintable() or not source or source.startswith(_ANSWER_SOURCE):
+        raise MessageError(Reason.BAD_HEADER, f"ce_source must not begin with {_ANSWER_SOURCE}")
     headers = [
         ("ce_specversion", b"1.0"),
         ("ce_id", query_id.encode()),
@@ -77,14 +88,15 @@ def request_headers(
 
 
 def answer_headers(
-    kind: str, origin: Origin, echoed: tuple[tuple[str, bytes], ...]
+    kind: str, task: str, origin: Origin, echoed: tuple[tuple[str, bytes], ...]
 ) -> list[tuple[str, bytes]]:
-    """The attributes of an answer, as headers.
+    """The attributes that make an answer an event of its own, as headers.
 
     Its id is made of the query's origin: the same after a replay, different for two queries.
 
     Args:
         kind: `result` or `error`.
+        task: The subject where the query had none.
         origin: Of the query.
         echoed: Headers of the query that its `ReplyAddress` kept.
     """
@@ -95,11 +107,10 @@ def answer_headers(
         ("ce_source", f"{_ANSWER_SOURCE}{origin.topic}".encode()),
         ("ce_type", (RESULT_TYPE if kind == "result" else ERROR_TYPE).encode()),
     ]
-    headers.extend(
-        ("ce_causationid" if name == "ce_id" else name, value)
-        for name, value in echoed
-        if name.startswith(CLOUDEVENT_PREFIX)
-    )
+    of_request = dict(echoed)
+    headers.append(("ce_subject", of_request.get("ce_subject", task.encode())))
+    if "ce_id" in of_request:
+        headers.append(("ce_causationid", of_request["ce_id"]))
     return headers
 
 
@@ -117,12 +128,9 @@ def expires_at_ms(read: dict[str, str]) -> int | None:
         raise malformed
     try:
         moment = datetime.fromisoformat(text.upper())
-        num_ms = int(moment.timestamp() * 1_000)
+        return (moment - _EPOCH) // timedelta(milliseconds=1)
     except (ValueError, OverflowError) as error:
         raise malformed from error
-    if num_ms < 0:
-        raise MessageError(Reason.OUT_OF_RANGE, "ce_expirytime is before 1970")
-    return num_ms
 
 
 def open_structured(value: bytes) -> StructuredEvent:
@@ -133,23 +141,30 @@ def open_structured(value: bytes) -> StructuredEvent:
     """
     event = read_json(value)
     data = _data_of(event)
-    attributes = {}
-    for name, attribute in event.items():
-        if name in ("data", "data_base64") or attribute is None:
-            continue
-        if not (name.isascii() and name.isalnum() and name == name.lower()):
-            raise MessageError(Reason.BAD_FORMAT, "a CloudEvent attribute's name is malformed")
-        if isinstance(attribute, bool | int):
-            attribute = str(attribute)
-        if not isinstance(attribute, str):
-            raise MessageError(Reason.WRONG_TYPE, "a CloudEvent attribute is not a string")
-        if not attribute.isprintable():
-            raise MessageError(Reason.BAD_FORMAT, "a CloudEvent attribute has control characters")
-        attributes[CLOUDEVENT_PREFIX + name] = attribute
+    attributes = {
+        CLOUDEVENT_PREFIX + name: _attribute(name, attribute)
+        for name, attribute in event.items()
+        if name not in ("data", "data_base64") and attribute is not None
+    }
+    num_bytes = sum(len(name) + 4 * len(text) for name, text in attributes.items())
+    if len(attributes) > MAX_HEADERS or num_bytes > MAX_HEADERS_BYTES:
+        raise MessageError(Reason.HEADERS_TOO_LARGE, "the CloudEvent's attributes are too large")
     if "ce_specversion" not in attributes:
         raise MessageError(Reason.MISSING_FIELD, "specversion")
     attributes[CONTENT_TYPE] = attributes.pop("ce_datacontenttype", "application/json")
     return StructuredEvent(attributes, data)
+
+
+def _attribute(name: str, value: object) -> str:
+    if _ATTRIBUTE_NAME.fullmatch(name) is None:
+        raise MessageError(Reason.BAD_FORMAT, "a CloudEvent attribute's name is malformed")
+    if isinstance(value, bool | int):
+        return str(value).lower()
+    if not isinstance(value, str):
+        raise MessageError(Reason.WRONG_TYPE, "a CloudEvent attribute is not a string")
+    if not value.isprintable():
+        raise MessageError(Reason.BAD_FORMAT, "a CloudEvent attribute has control characters")
+    return value
 
 
 def _data_of(event: dict[str, Any]) -> bytes:
@@ -178,5 +193,5 @@ def _data_of(event: dict[str, Any]) -> bytes:
 
 
 def _format_time(epoch_ms: int) -> str:
-    moment = datetime.fromtimestamp(epoch_ms // 1_000, UTC)
+    moment = _EPOCH + timedelta(milliseconds=epoch_ms)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{epoch_ms % 1_000:03d}Z"

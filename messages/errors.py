@@ -63,9 +63,7 @@ class Reason(StrEnum):
 
 
 _INVALID = Status("INVALID_ARGUMENT", 400, retryable=False)
-_OUT_OF_RANGE = Status("OUT_OF_RANGE", 400, retryable=False)
 _INTERNAL = Status("INTERNAL", 500, retryable=False)
-_DATA_LOSS = Status("DATA_LOSS", 500, retryable=True)
 
 _STATUSES = {
     Reason.EMPTY_PAYLOAD: _INVALID,
@@ -79,15 +77,15 @@ _STATUSES = {
     Reason.TOO_MANY_ITEMS: _INVALID,
     Reason.EXT_FORBIDDEN: _INVALID,
     Reason.INVALID_UTF8: _INVALID,
-    Reason.PAYLOAD_TOO_LARGE: _OUT_OF_RANGE,
+    Reason.PAYLOAD_TOO_LARGE: _INVALID,
     Reason.WRONG_TYPE: _INVALID,
-    Reason.OUT_OF_RANGE: _OUT_OF_RANGE,
+    Reason.OUT_OF_RANGE: Status("OUT_OF_RANGE", 400, retryable=False),
     Reason.UNKNOWN_FIELD: _INVALID,
     Reason.MISSING_FIELD: _INVALID,
     Reason.BAD_FORMAT: _INVALID,
     Reason.SCHEMA_UNSUPPORTED: Status("UNIMPLEMENTED", 501, retryable=False),
-    Reason.KEY_TOO_LARGE: _OUT_OF_RANGE,
-    Reason.HEADERS_TOO_LARGE: _OUT_OF_RANGE,
+    Reason.KEY_TOO_LARGE: _INVALID,
+    Reason.HEADERS_TOO_LARGE: _INVALID,
     Reason.BAD_HEADER: _INVALID,
     Reason.CONTENT_TYPE_UNSUPPORTED: _INVALID,
     Reason.REPLY_TOPIC_DENIED: Status("PERMISSION_DENIED", 403, retryable=False),
@@ -95,14 +93,14 @@ _STATUSES = {
     Reason.TASK_RETIRED: Status("FAILED_PRECONDITION", 400, retryable=False),
     Reason.LEVEL_UNAVAILABLE: Status("FAILED_PRECONDITION", 400, retryable=False),
     Reason.EMPTY_TEXT: _INVALID,
-    Reason.TEXT_TOO_LONG: _OUT_OF_RANGE,
+    Reason.TEXT_TOO_LONG: _INVALID,
     Reason.TEXT_PAIR_UNEXPECTED: _INVALID,
     Reason.DEADLINE_PAST: Status("DEADLINE_EXCEEDED", 504, retryable=True),
     Reason.TASK_UNAVAILABLE: Status("UNAVAILABLE", 503, retryable=True),
     Reason.NAN_OUTPUT: _INTERNAL,
     Reason.MODEL_FAILED: _INTERNAL,
-    Reason.INVALID_BATCH: _INTERNAL,
-    Reason.CORRUPT_RECORD: _DATA_LOSS,
+    Reason.INVALID_BATCH: Status("INTERNAL", 500, retryable=True),
+    Reason.CORRUPT_RECORD: Status("DATA_LOSS", 500, retryable=True),
     Reason.UNRECOGNISED: Status("UNKNOWN", 500, retryable=False),
 }
 
@@ -115,7 +113,8 @@ def status_of(reason: Reason) -> Status:
 class MessageError(ValueError):
     """Bytes or fields that are not a valid message; the only error that decoding raises.
 
-    `detail` is at most 200 characters and never repeats the input.
+    `detail` is at most 200 characters and never repeats the input: it may go into logs, headers
+    and answers.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:

@@ -6,11 +6,11 @@ from typing import Annotated
 from pydantic import Field
 
 from messages.carried import (
+    MAX_ECHOED,
     HeaderName,
     HeaderValue,
     InputDigest,
     Key,
-    Milliseconds,
     OriginFields,
     ParameterTuple,
     ReferenceFields,
@@ -24,17 +24,17 @@ from messages.encoded_message import EncodedMessage
 from messages.errors import MessageError, Reason
 from messages.escalation import Escalation, SmallLevelOutput
 from messages.headers import CONTENT_TYPE, KIND, MSGPACK
-from messages.limits import MAX_ARRAY_ITEMS, MAX_ESCALATION_BYTES, MAX_HEADERS
+from messages.limits import MAX_ARRAY_ITEMS, MAX_ESCALATION_BYTES, MAX_TEXT_CHARS
 from messages.origin import Origin
 from messages.query import NO_PARAMETERS, QueryParameters
 from messages.reply import CallerEnvelope, Encoding, ReplyAddress
 from messages.schema import (
     VERSION,
     Attempt,
+    Confidence,
     EpochMs,
     Level,
     Name,
-    Probability,
     QueryId,
     TopicName,
     WireModel,
@@ -53,20 +53,20 @@ class _EscalationFields(WireModel):
     next_level: Level
     text: Text
     text_pair: Text | None
-    kept_words: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=65_536)] | None
+    kept_words: tuple[Annotated[int, Field(ge=0, lt=MAX_TEXT_CHARS)], ...] | None
     parameters: ParameterTuple | None
     reply: tuple[
         Key | None,
         Encoding,
         CallerEnvelope,
         TopicName | None,
-        Annotated[tuple[tuple[HeaderName, HeaderValue], ...], Field(max_length=MAX_HEADERS)],
+        Annotated[tuple[tuple[HeaderName, HeaderValue], ...], Field(max_length=MAX_ECHOED)],
     ]
     input_digest: InputDigest
     appended_ms: EpochMs
     deadline_ms: EpochMs | None
-    timings_ms: Annotated[tuple[tuple[Name, Milliseconds], ...], Field(max_length=32)]
-    small_output: tuple[Level, Scores, Probability, Name]
+    timings_ms: Annotated[tuple[tuple[Name, float], ...], Field(max_length=32)]
+    small_output: tuple[Level, Scores, Confidence, Name]
     attempt: Attempt
 
 

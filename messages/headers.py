@@ -116,6 +116,21 @@ def read_headers(headers: Headers) -> QueryHeaders:
     return QueryHeaders(read, tuple(echoed), tuple(reply_topics))
 
 
+def with_attributes(received: QueryHeaders, attributes: dict[str, str]) -> QueryHeaders:
+    """`received` with a structured event's attributes as if they had come as headers.
+
+    Args:
+        received: The headers of the record.
+        attributes: By header name; they win over headers.
+    """
+    carried = [(name, value.encode()) for name, value in attributes.items()]
+    return QueryHeaders(
+        {**received.read, **attributes},
+        received.echoed + tuple(pair for pair in carried if pair[0] in ECHOED),
+        received.reply_topics + tuple(value for name, value in carried if name in REPLY_TOPICS),
+    )
+
+
 def printable(value: bytes) -> str:
     """A header's value as text.
 
@@ -139,7 +154,11 @@ def value_form(content_type: str) -> ValueForm:
     """
     form = _VALUE_FORMS.get(content_type)
     if form is None:
-        form = _VALUE_FORMS.get(content_type.partition(";")[0].strip().lower())
+        media_type, _, parameters = content_type.lower().partition(";")
+        form = _VALUE_FORMS.get(media_type.strip())
+        charset = parameters.partition("charset=")[2].strip(' "')
+        if charset not in ("", "utf-8", "utf8", "us-ascii"):
+            raise MessageError(Reason.CONTENT_TYPE_UNSUPPORTED, "charset must be utf-8")
     if form is None:
         raise MessageError(
             Reason.CONTENT_TYPE_UNSUPPORTED, f"content-type must be {MSGPACK}, {JSON} or {TEXT}"

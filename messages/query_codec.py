@@ -20,6 +20,7 @@ from messages.headers import (
     ValueForm,
     read_headers,
     value_form,
+    with_attributes,
 )
 from messages.limits import MAX_KEY_BYTES, MAX_QUERY_ARRAY_ITEMS, MAX_QUERY_BYTES
 from messages.query import NO_PARAMETERS, Query, QueryParameters
@@ -70,23 +71,24 @@ def decode_query(
         MessageError: The record does not hold a valid query.
     """
     _check_sizes(value, key)
-    received = read_headers(headers)
-    read = received.read
-    envelope: CallerEnvelope = "native"
-    form = _form(value or b"", read)
     if not value:
         raise MessageError(Reason.EMPTY_PAYLOAD, "the record has no value")
+    received = read_headers(headers)
+    envelope: CallerEnvelope = "native"
+    form = _form(value, received.read)
     if form == "structured":
         attributes, value = cloudevents.open_structured(value)
-        read = {**read, **attributes}
+        received = with_attributes(received, attributes)
         form = value_form(attributes[CONTENT_TYPE])
+    read = received.read
     if cloudevents.is_cloudevent(read):
         cloudevents.check_request(read)
         envelope = "cloudevents"
     elif form == "text":
         envelope = "bare"
     fields = _read_fields(value, form)
-    may_hold_unknown = check_version(fields.pop("v", None) or read.get(VERSION, SCHEMA_VERSION))
+    version = fields.pop("v", read.get(VERSION, SCHEMA_VERSION))
+    may_hold_unknown = check_version(version)
     _add_from_envelope(fields, read, key, partition, offset)
     query = validate_query(fields, may_hold_unknown=may_hold_unknown)
     reply = ReplyAddress(
@@ -182,17 +184,14 @@ def _add_from_envelope(
     elif tag is not None and tag != fields["task"]:
         raise MessageError(Reason.BAD_HEADER, "header task and field task differ")
     if "id" not in fields:
-        fields["id"] = read.get("ce_id") or _id_from_record(key, partition, offset)
+        fields["id"] = _id_from_envelope(read, key) or f"{partition}-{offset}"
     if "ce_expirytime" in read and "expires_at_ms" not in fields:
         fields["expires_at_ms"] = cloudevents.expires_at_ms(read)
 
 
-def _id_from_record(key: bytes | None, partition: int, offset: int) -> str:
-    if key:
-        text = key.decode("ascii", "replace")
-        if is_query_id(text):
-            return text
-    return f"{partition}-{offset}"
+def _id_from_envelope(read: dict[str, str], key: bytes | None) -> str | None:
+    names = (read.get("ce_id", ""), (key or b"").decode("ascii", "replace"))
+    return next((name for name in names if is_query_id(name)), None)
 
 
 def _reply_topic(received: QueryHeaders, allowed: Collection[str] | None) -> str | None:

@@ -6,6 +6,7 @@ from messages.errors import MessageError
 from messages.headers import (
     CONTENT_TYPE,
     ECHOED,
+    STRUCTURED_CLOUDEVENT,
     TASK,
     Headers,
 )
@@ -26,34 +27,40 @@ class SalvagedReply(NamedTuple):
     """Where the error goes, and what it may call the query."""
 
     reply: ReplyAddress
+    """Never with a reply topic: whether one was allowed is not known."""
     id: str
-    """Empty where nothing that can be an id was found."""
+    """Empty where nothing that can be an id was found and the record's place was not given."""
     task: str
     """Empty where nothing that can name a task was found."""
 
 
-def salvage_reply(value: bytes | None, key: bytes | None, headers: Headers) -> SalvagedReply:
-    """The best that can be said of a record that does not decode. Never raises."""
-    read: dict[str, str] = {}
-    echoed: list[tuple[str, bytes]] = []
-    num_bytes = 0
-    for name, header in headers[: 4 * MAX_HEADERS]:
-        if not isinstance(name, str) or not isinstance(header, bytes):
-            continue
-        if name in ECHOED and len(echoed) < MAX_HEADERS:
-            num_bytes += len(name) + len(header)
-            if num_bytes <= MAX_HEADERS_BYTES:
-                echoed.append((name, header))
-        read.setdefault(name, header.decode("utf-8", "replace"))
+def salvage_reply(
+    value: bytes | None,
+    key: bytes | None,
+    headers: Headers,
+    *,
+    partition: int | None = None,
+    offset: int | None = None,
+) -> SalvagedReply:
+    """The best that can be said of a record that does not decode. Never raises.
+
+    An id is looked for in the value, `ce_id`, the key and the record's place, a task in the value,
+    header `task` and `ce_subject`. What is too large to be echoed is left out.
+    """
+    read, echoed = _headers(headers)
     fields = _fields(value)
+    is_structured = _content_type(read).startswith(STRUCTURED_CLOUDEVENT)
+    if is_structured and isinstance(name := fields.get("id"), str) and is_query_id(name):
+        echoed.append(("ce_id", name.encode()))
+    place = "" if partition is None or offset is None else f"{partition}-{offset}"
+    names = (fields.get("id"), read.get("ce_id"), (key or b"").decode("ascii", "replace"), place)
+    tags = (fields.get("task"), fields.get("subject"), read.get(TASK), read.get("ce_subject"))
     reply = ReplyAddress(
         key if key is not None and len(key) <= MAX_KEY_BYTES else None,
         _encoding(value, read),
-        "cloudevents" if "ce_specversion" in read else "native",
+        "cloudevents" if is_structured or "ce_specversion" in read else "native",
         tuple(echoed),
     )
-    names = (fields.get("id"), read.get("ce_id"), (key or b"").decode("ascii", "replace"))
-    tags = (fields.get("task"), read.get(TASK), read.get("ce_subject"))
     return SalvagedReply(
         reply,
         next((name for name in names if isinstance(name, str) and is_query_id(name)), ""),
@@ -61,17 +68,37 @@ def salvage_reply(value: bytes | None, key: bytes | None, headers: Headers) -> S
     )
 
 
+def _headers(headers: Headers) -> tuple[dict[str, str], list[tuple[str, bytes]]]:
+    """The first value of each header as text, and as many to echo as an answer may carry."""
+    read: dict[str, str] = {}
+    echoed: list[tuple[str, bytes]] = []
+    num_bytes = 0
+    for name, value in headers:
+        if not isinstance(name, str) or not isinstance(value, bytes):
+            continue
+        if len(value) <= MAX_KEY_BYTES:
+            read.setdefault(name, value.decode("utf-8", "replace"))
+        if name in ECHOED and len(echoed) < MAX_HEADERS:
+            num_bytes += len(name) + len(value)
+            if num_bytes <= MAX_HEADERS_BYTES:
+                echoed.append((name, value))
+    return read, echoed
+
+
+def _content_type(read: dict[str, str]) -> str:
+    return read.get(CONTENT_TYPE, "").strip().lower()
+
+
 def _encoding(value: bytes | None, read: dict[str, str]) -> Encoding:
-    content_type = read.get(CONTENT_TYPE)
-    if content_type is not None:
-        return "msgpack" if "msgpack" in content_type.lower() else "json"
-    if TASK in read or "ce_subject" in read or (value or b"").startswith(b"{"):
-        return "json"
-    return "msgpack"
+    content_type = _content_type(read)
+    if content_type:
+        return "msgpack" if "msgpack" in content_type else "json"
+    is_text = TASK in read or "ce_subject" in read or (value or b"").startswith(b"{")
+    return "json" if is_text else "msgpack"
 
 
 def _fields(value: bytes | None) -> dict[str, Any]:
-    if value is None or len(value) > MAX_QUERY_BYTES:
+    if not value or len(value) > MAX_QUERY_BYTES:
         return {}
     try:
         if value.startswith(b"{"):

@@ -3,8 +3,9 @@
 Version and evolution. Every message carries `v`, `<major>.<minor>`. A reader accepts its own major
 and refuses any other with `SCHEMA_UNSUPPORTED`. Within a major, fields may be added if they are
 optional and may be ignored without making an answer wrong; that raises the minor. Nothing is
-removed, renamed or given another meaning. A reader refuses unknown fields in a message of a minor
-that it knows, and ignores them in one of a later minor.
+removed, renamed or given another meaning, and arrays that stand for records keep their length: a
+new fact of a batch's rows is a new field with one item per row. A reader refuses unknown fields in
+a message of a minor that it knows, and ignores them in one of a later minor.
 """
 
 import re
@@ -40,9 +41,16 @@ Offset = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Revision = Annotated[int, Field(ge=1, le=999_999_999)]
 Level = Annotated[int, Field(ge=0, le=MAX_LEVEL)]
 Attempt = Annotated[int, Field(ge=1, le=MAX_ATTEMPT)]
-EpochMs = Annotated[int, Field(ge=0, le=MAX_EPOCH_MS)]
+EpochMs = Annotated[int, Field(ge=-MAX_EPOCH_MS, le=MAX_EPOCH_MS)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Confidence = Annotated[float, Field(ge=0, le=1.000_001)]
+"""A computed probability: a softmax in float32 may round to just above 1."""
 
+_FORMS = {
+    rf"\A{_QUERY_ID}\z": "must be 1 to 64 printable ASCII characters without spaces",
+    rf"\A{_TASK_NAME}\z": "must be 1 to 64 of a-z 0-9 . _ -",
+    rf"\A{_TASK_TAG}\z": "must be name, name@revision or name:alias, in a-z 0-9 . _ -",
+}
 _VERSION_FORM = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})")
 _ID_FORM = re.compile(_QUERY_ID)
 _TAG_FORM = re.compile(_TASK_TAG)
@@ -77,6 +85,8 @@ def check_version(version: object) -> bool:
     """
     if version == VERSION:
         return False
+    if version is None:
+        raise MessageError(Reason.SCHEMA_UNSUPPORTED, "the message has no version v")
     if not isinstance(version, str):
         raise MessageError(Reason.WRONG_TYPE, "v must be a string such as 1.0")
     match = _VERSION_FORM.fullmatch(version)
@@ -105,9 +115,7 @@ def validate_message(model: type[Model], fields: dict[str, Any]) -> Model:
     Raises:
         MessageError: The version or a field is not acceptable.
     """
-    if "v" not in fields:
-        raise MessageError(Reason.SCHEMA_UNSUPPORTED, "the message has no version v")
-    if check_version(fields.pop("v")):
+    if check_version(fields.pop("v", None)):
         fields = known_fields(model, fields)
     return validate(model, fields)
 
@@ -133,6 +141,7 @@ _REASONS = {
     "less_than": Reason.OUT_OF_RANGE,
     "less_than_equal": Reason.OUT_OF_RANGE,
     "finite_number": Reason.OUT_OF_RANGE,
+    "literal_error": Reason.OUT_OF_RANGE,
 }
 
 
@@ -142,13 +151,17 @@ def _as_message_error(
     hostile = _hostile_value(fields)
     if hostile is not None:
         return hostile
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    first = error.errors(include_url=False, include_input=False)[0]
     reason = _REASONS.get(first["type"], Reason.WRONG_TYPE)
-    # A field's name is repeated only where it is ours.
-    if reason is Reason.UNKNOWN_FIELD:
-        return MessageError(reason, f"known fields: {', '.join(model.model_fields)}")
-    place = ".".join(str(part) for part in first["loc"])
-    return MessageError(reason, f"{place}: {first['msg']}")
+    place = [str(part) for part in first["loc"]]
+    if reason is Reason.UNKNOWN_FIELD:  # the last part of the place is the caller's own word
+        known = "" if place[1:] else f"; known are {', '.join(model.model_fields)}"
+        return MessageError(reason, f"{'.'.join(place[:-1]) or 'message'}: unknown field{known}")
+    name = ".".join(place)
+    if not name.isprintable():  # a key of a map whose keys are free
+        name = place[0]
+    form = _FORMS.get(first.get("ctx", {}).get("pattern", ""))
+    return MessageError(reason, f"{name}: {form or first['msg']}")
 
 
 def _hostile_value(tree: object) -> MessageError | None:
