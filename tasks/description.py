@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from messages.limits import MAX_ARRAY_ITEMS, MAX_LEVEL, MAX_TOKENS
 from messages.task_event import TaskKind
 from tasks.errors import (
     ArtifactError,
@@ -26,7 +27,6 @@ from tasks.pets.kinds import AnyPet
 
 FORMAT = 1
 MAX_DESCRIPTION_BYTES = 4 << 20
-MAX_LABELS = 65_536
 
 Pooling = Literal["mean", "cls", "none"]
 """`mean` is over all tokens of the row, [CLS] and [SEP] included; `none` is for tagging."""
@@ -61,11 +61,11 @@ class LevelDescription(BaseModel):
 
     model_config = _STRICT
 
-    level: Annotated[int, Field(ge=0, le=7)]
+    level: Annotated[int, Field(ge=0, le=MAX_LEVEL)]
     backbone: BackboneReference
     pet: AnyPet
     pooling: Pooling
-    max_tokens: Annotated[int, Field(ge=3, le=65_536)]
+    max_tokens: Annotated[int, Field(ge=3, le=MAX_TOKENS)]
     """Longer rows are cut here, [CLS] and [SEP] included."""
     file: str
     sha256: Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
@@ -111,11 +111,11 @@ class TaskDescription(BaseModel):
 
     format: int
     name: Name
-    revision: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    revision: Annotated[int, Field(ge=1, le=999_999_999)]
     kind: TaskKind
     labels: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=256)], ...],
-        Field(min_length=1, max_length=MAX_LABELS),
+        Field(min_length=1, max_length=MAX_ARRAY_ITEMS),
     ]
     """In the order of the head's rows. Regression: one, the name of the value."""
     takes_pair: bool

@@ -30,7 +30,8 @@
         |-- UnknownTask          the name was never registered
         |-- UnknownRevision      the task has no such revision
         |-- TaskIsRetired        the task no longer serves
-        |-- BadAlias             not a name an alias can have
+        |-- BadAlias             not a name an alias can have, or one too many
+        |-- TooManyRevisions     the task's event would outgrow its topic
         `-- RevisionConflict     that revision is registered with other content
 
 Each message says what is wrong and what to do.
@@ -158,7 +159,11 @@ class TaskIsRetired(RegistryError):
 
 
 class BadAlias(RegistryError):
-    """Not a name that an alias can have."""
+    """Not a name that an alias can have, or one alias too many."""
+
+
+class TooManyRevisions(RegistryError):
+    """The task's event would outgrow what its topic accepts."""
 
 
 class RevisionConflict(RegistryError):

@@ -1,0 +1,200 @@
+"""The `tasks` topic as a table: read it whole, change one task in it, lose no change of others.
+
+A record is the whole state of a task, so a change is read, modify, write. Kafka has no
+compare-and-set; here one transactional id per namespace gives it: a writer first fences every
+earlier one and so ends its transaction, then reads to the end, then writes. If another writer
+begins meanwhile, the commit is refused and the change is made again on the newer state.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+
+from messages.errors import MessageError, Reason
+from messages.task_event import TaskEvent
+from messages.task_event_codec import decode_task_event, encode_task_event
+from messages.topics import TopicNames
+from transport.deadline import Deadline
+from transport.errors import BrokerUnreachable, TopicConfigError, TransportError
+from transport.settings import KafkaSettings
+
+logger = logging.getLogger(__name__)
+
+_FENCED = {
+    KafkaError._FENCED,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+}
+# While a transaction is open nobody sees later changes: one of a writer that died must end soon.
+_SHORT_TRANSACTION = {"transaction.timeout.ms": 10_000, "message.timeout.ms": 8_000}
+_MAX_PAUSE_S = 0.2
+_POLL_S = 0.1
+_ABORT_TIMEOUT_S = 5.0
+
+
+class TaskTopicBusy(TransportError):
+    """Other writers, or the broker, kept a change from being made in time."""
+
+
+class TaskTopic:
+    """The tasks of one namespace.
+
+    Args:
+        kafka: How to reach the brokers.
+        names: The namespace's topics.
+        timeout_s: Limit for each reading and for each change.
+    """
+
+    def __init__(self, kafka: KafkaSettings, names: TopicNames, *, timeout_s: float = 15.0) -> None:
+        self._kafka = kafka
+        self._topic = names.tasks
+        self._transactional_id = f"{names.namespace}.task-registry"
+        self._timeout_s = timeout_s
+
+    def read(self) -> dict[str, TaskEvent]:
+        """Return the state of every task, by name. Records that do not decode are left out.
+
+        Raises:
+            BrokerUnreachable: If the broker does not answer in time.
+            TopicConfigError: If there is no such topic.
+        """
+        tasks = {}
+        for name, value in self._values(Deadline(self._timeout_s)).items():
+            try:
+                tasks[name] = _decode(name, value)
+            except MessageError as error:
+                logger.warning("task event of %.64s is left out: %s", name, error)
+        return tasks
+
+    def change(self, name: str, make: Callable[[TaskEvent | None], TaskEvent]) -> TaskEvent:
+        """Replace a task's state by what `make` returns of it, and return that.
+
+        Waits until the brokers have it. Nothing is written where nothing changes.
+
+        Args:
+            name: The task.
+            make: Called with the state of now, None for a task that never was; called again
+                if another writer was faster.
+
+        Raises:
+            BrokerUnreachable: If the broker does not answer in time.
+            TopicConfigError: If there is no such topic.
+            TaskTopicBusy: If the change could not be made in time. It may be made again.
+            MessageError: If the task's record does not decode, or the new one would not.
+        """
+        deadline = Deadline(self._timeout_s)
+        while True:
+            try:
+                return self._try_change(name, make, deadline)
+            except KafkaException as exception:
+                error: KafkaError = exception.args[0]
+                if error.code() not in _FENCED:
+                    raise TaskTopicBusy(
+                        f"the task {name} may not be registered: {error.str()}; "
+                        f"run the command again"
+                    ) from exception
+                if deadline.has_passed:
+                    raise TaskTopicBusy(
+                        f"others are changing {self._topic} all the time; run the command again"
+                    ) from exception
+            logger.info("another writer changed %s first, trying again", self._topic)
+            # Unequal pauses, lest two writers fence each other in turns.
+            time.sleep(random.uniform(0, _MAX_PAUSE_S))
+
+    def _try_change(
+        self, name: str, make: Callable[[TaskEvent | None], TaskEvent], deadline: Deadline
+    ) -> TaskEvent:
+        producer = Producer(
+            self._kafka.transactional_producer(self._transactional_id) | _SHORT_TRANSACTION
+        )
+        self._check_topic(producer, deadline)
+        producer.init_transactions(deadline.left_s)
+        value = self._values(deadline).get(name)
+        old = None if value is None else _decode(name, value)
+        new = make(old)
+        if new == old:
+            return new
+        message = encode_task_event(new)
+        _decode(name, message.value)
+        producer.begin_transaction()
+        try:
+            producer.produce(
+                self._topic, message.value, key=name.encode(), headers=list(message.headers)
+            )
+            producer.commit_transaction(deadline.left_s)
+        except KafkaException as exception:
+            if exception.args[0].txn_requires_abort():
+                producer.abort_transaction(_ABORT_TIMEOUT_S)
+            raise
+        return new
+
+    def _values(self, deadline: Deadline) -> dict[str, bytes]:
+        """Read the topic to its end: the newest value of each key."""
+        values: dict[str, bytes] = {}
+        for message in self._messages(deadline):
+            name = (message.key() or b"").decode("utf-8", "replace")
+            value = message.value()
+            if value is None:
+                values.pop(name, None)
+            else:
+                values[name] = value
+        return values
+
+    def _messages(self, deadline: Deadline) -> Iterator[Message]:
+        with self._consumer() as consumer:
+            unread = set(self._check_topic(consumer, deadline))
+            consumer.assign([TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in unread])
+            trouble = "reading the tasks took too long"
+            while unread:
+                message = consumer.poll(_POLL_S)
+                if message is not None:
+                    error = message.error()
+                    if error is None:
+                        yield message
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        unread.discard(message.partition())
+                    else:
+                        # The client tries again by itself: it matters only if time runs out.
+                        trouble = error.str()
+                if deadline.has_passed:
+                    raise self._unreachable(trouble)
+
+    @contextmanager
+    def _consumer(self) -> Iterator[Consumer]:
+        consumer = Consumer(self._kafka.reader(start="earliest", reports_ends=True))
+        try:
+            yield consumer
+        finally:
+            consumer.close()
+
+    def _check_topic(self, client: Consumer | Producer, deadline: Deadline) -> list[int]:
+        """Return the topic's partitions."""
+        try:
+            topic = client.list_topics(self._topic, timeout=deadline.left_s).topics[self._topic]
+        except KafkaException as exception:
+            raise self._unreachable(exception.args[0].str()) from exception
+        if topic.error is not None:
+            raise TopicConfigError(self._topic, "existence", "a topic", topic.error.str())
+        return list(topic.partitions)
+
+    def _unreachable(self, what: str) -> BrokerUnreachable:
+        return BrokerUnreachable(self._kafka.bootstrap_servers, what)
+
+
+def _decode(name: str, value: bytes) -> TaskEvent:
+    event = decode_task_event(value)
+    if event.name != name:
+        raise MessageError(Reason.BAD_KEY, "the key is not the name of the task")
+    return event
