@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from transport.embedded_broker import log_file, ports
+from transport.embedded_broker.data_dir_lock import locked
 from transport.embedded_broker.diagnosis import explain_end
 from transport.embedded_broker.endpoints import Endpoints
 from transport.embedded_broker.errors import (
@@ -231,9 +232,6 @@ class EmbeddedBroker:
             raise PortTakenError(endpoints.port, self.log_path)
         topics_dir = self.data_dir / "topics"
         config = self.data_dir / "server.properties"
-        config.write_text(format_properties(server_properties(topics_dir, *endpoints)))
-        format_storage(java, class_path, config, topics_dir, self.log_path)
-        self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         command: list[str | Path] = [
             java,
             *_JVM_FLAGS,
@@ -244,7 +242,13 @@ class EmbeddedBroker:
             "kafka.Kafka",
             config,
         ]
-        self._process = JavaProcess.start(command, self.log_path, detach=self._detach)
+        with locked(self.data_dir, self.log_path) as lock:
+            config.write_text(format_properties(server_properties(topics_dir, *endpoints)))
+            format_storage(java, class_path, config, topics_dir, self.log_path)
+            self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
+            self._process = JavaProcess.start(
+                command, self.log_path, lock=lock, detach=self._detach
+            )
         try:
             self._wait_until_serving(self._process, endpoints.port)
         except BaseException:  # the process must not outlive a start that failed or was broken off
@@ -272,7 +276,6 @@ class EmbeddedBroker:
         return explain_end(
             self.log_path,
             self._log_start,
-            data_dir=self.data_dir,
             port=port,
             exit_status=process.exit_status(),
         )

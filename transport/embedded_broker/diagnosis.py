@@ -2,23 +2,18 @@
 
 from pathlib import Path
 
-from transport.embedded_broker.errors import (
-    BrokerFailedError,
-    DataDirInUseError,
-    PortTakenError,
-)
+from transport.embedded_broker.errors import BrokerFailedError, PortTakenError
 from transport.embedded_broker.log_file import tail, telling_line
 
 
 def explain_end(
-    log_path: Path, log_start: int, *, data_dir: Path, port: int, exit_status: int | None
+    log_path: Path, log_start: int, *, port: int, exit_status: int | None
 ) -> BrokerFailedError:
     """Return the error of a broker that ended without being asked to.
 
     Args:
         log_path: The broker's log.
         log_start: Size of the log before this start, bytes; older lines are not to blame.
-        data_dir: The broker's folder.
         port: The clients' port.
         exit_status: Of the process, where known.
     """
@@ -26,7 +21,5 @@ def explain_end(
     line = telling_line(lines)
     if any("Address already in use" in said for said in lines):
         return PortTakenError(port, log_path, line)
-    if any("Failed to acquire lock on file" in said for said in lines):
-        return DataDirInUseError(data_dir, log_path, line)
     status = "" if exit_status is None else f" with status {exit_status}"
-    return BrokerFailedError(f"the broker ended{status} unasked", log_path, line)
+    return BrokerFailedError(f"the broker ended unasked{status}", log_path, line)

@@ -65,7 +65,7 @@ class BrokerFailedError(EmbeddedBrokerError):
     """
 
     def __init__(self, what: str, log_path: Path, last_line: str) -> None:
-        super().__init__(f"{what}; log {log_path}: {last_line or '(empty)'}")
+        super().__init__(f"{what}; log {log_path}" + (f": {last_line}" if last_line else ""))
         self.log_path = log_path
         self.last_line = last_line
 
@@ -85,8 +85,8 @@ class PortTakenError(BrokerFailedError):
 class DataDirInUseError(BrokerFailedError):
     """Another broker runs on the same data folder."""
 
-    def __init__(self, data_dir: Path, log_path: Path, last_line: str) -> None:
-        super().__init__(f"another broker runs on {data_dir}: stop it first", log_path, last_line)
+    def __init__(self, data_dir: Path, log_path: Path) -> None:
+        super().__init__(f"another broker runs on {data_dir}: stop it first", log_path, "")
         self.data_dir = data_dir
 
 

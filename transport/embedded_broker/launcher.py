@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> int:
         command,
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
+        close_fds=False,  # the owner's lock on the data folder goes on to the process
         # Before the exec and in a process of one thread, where preexec_fn is safe.
         preexec_fn=_die_with_parent if attached and sys.platform == "linux" else None,
     )

@@ -25,12 +25,15 @@ class JavaProcess:
         self._launcher = launcher
 
     @classmethod
-    def start(cls, command: Sequence[str | Path], log_path: Path, *, detach: bool) -> "JavaProcess":
+    def start(
+        cls, command: Sequence[str | Path], log_path: Path, *, lock: int, detach: bool
+    ) -> "JavaProcess":
         """Start a Java program.
 
         Args:
             command: The program and its arguments.
             log_path: Gets its standard output and error, appended.
+            lock: A descriptor that the process inherits; it never reads it.
             detach: Let it outlive this process; else it ends with it.
         """
         mode = "detach" if detach else "lifeline"
@@ -41,6 +44,7 @@ class JavaProcess:
                 stdin=subprocess.DEVNULL if detach else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                pass_fds=[lock],
                 start_new_session=True,  # Ctrl-C reaches the owner, who stops the broker in order
             )
         assert launcher.stdout is not None
@@ -86,7 +90,10 @@ class JavaProcess:
     def is_running(self) -> bool:
         """Tell whether the process lives."""
         if self._launcher is not None:
-            return self._launcher.poll() is None
+            if self._launcher.poll() is None:
+                return True
+            self._release_lifeline(self._launcher)
+            return False
         try:
             return (
                 bool(self._process.is_running()) and self._process.status() != psutil.STATUS_ZOMBIE
@@ -122,6 +129,10 @@ class JavaProcess:
             pass
         if self._launcher is not None:
             self._launcher.wait()
-            assert self._launcher.stdin is not None
-            self._launcher.stdin.close()
+            self._release_lifeline(self._launcher)
         return True
+
+    @staticmethod
+    def _release_lifeline(launcher: subprocess.Popen[bytes]) -> None:
+        if launcher.stdin is not None:
+            launcher.stdin.close()
