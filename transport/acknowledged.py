@@ -3,18 +3,16 @@
 A crash between the two publishes the same answers again; readers know them by their origin.
 """
 
-import logging
 from collections.abc import Sequence
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
+from transport.client_log import client_log
 from transport.deadline import Deadline
 from transport.errors import TransactionAborted
 from transport.publisher import DeliveryReports, check_sizes, produce_all
 from transport.records import OutgoingRecord
 from transport.settings import KafkaSettings
-
-logger = logging.getLogger(__name__)
 
 _DELIVERY_S = 50.0
 """A little over the producer's own `message.timeout.ms`, so that every record is reported."""
@@ -24,7 +22,7 @@ class AcknowledgedPublisher:
     """Fulfils `transport.publisher.Publisher` without transactions."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        self._producer = Producer(settings.idempotent_producer(), logger=logger)
+        self._producer = Producer(settings.idempotent_producer(), logger=client_log)
 
     def open(self) -> None:
         """Do nothing: without transactions nobody is fenced."""

@@ -13,7 +13,7 @@ from transport.settings import KafkaSettings
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
-REQUEST_TIMEOUT_S = 15.0
+REQUEST_TIMEOUT_S = 10.0
 
 _UNREACHABLE = {
     KafkaError._TIMED_OUT,

@@ -61,10 +61,6 @@ class TableFollowerFailed(TransportError):
     """The thread that follows a compacted topic ended with an error."""
 
 
-class BacklogUnknown(TransportError):
-    """The outstanding work could not be measured for longer than is safe."""
-
-
 class StageFailed(TransportError):
     """The stage raised on these records; none of them is committed."""
 

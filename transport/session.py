@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from transport.acknowledged import AcknowledgedPublisher
 from transport.admin import admin_client, topic_ids
 from transport.assignment import Assignment
+from transport.client_log import client_log
 from transport.deadline import Deadline
 from transport.errors import SessionError
 from transport.groups import transactional_id
@@ -77,7 +78,7 @@ class Session:
         self._topic_ids = topic_ids(admin_client(self._settings), self._topics, self._settings)
         self._publisher.open()
         self._consumer = Consumer(
-            self._settings.consumer(self._group, prefetch=self._prefetch), logger=logger
+            self._settings.consumer(self._group, prefetch=self._prefetch), logger=client_log
         )
         self._trouble = ConsumerTrouble(self._consumer, self._group, self._topic_ids)
         self._consumer.subscribe(
@@ -212,7 +213,7 @@ def _headers(message: Message) -> tuple[tuple[str, bytes], ...]:
 
 
 def _of(source: Partition) -> TopicPartition:
-    return TopicPartition(source.topic, source.partition)
+    return TopicPartition(*source)
 
 
 def _sources(partitions: Sequence[TopicPartition]) -> list[Partition]:

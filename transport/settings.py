@@ -147,7 +147,8 @@ class KafkaSettings(BaseModel):
 
     def admin(self) -> ClientDict:
         """Return the settings of an administration client."""
-        return self._common()
+        # Its errors come as exceptions; its log would go to standard error.
+        return self._common() | {"log_level": 2}
 
     def _common(self) -> ClientDict:
         return {

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from transport.client_log import client_log
 from transport.deadline import Deadline
 from transport.errors import BrokerUnreachable, TableFollowerFailed, TopicConfigError
 from transport.settings import KafkaSettings
@@ -85,7 +86,7 @@ class TableFollower:
 
     def _run(self) -> None:
         consumer = Consumer(
-            self._settings.reader(start="earliest", reports_ends=True), logger=logger
+            self._settings.reader(start="earliest", reports_ends=True), logger=client_log
         )
         try:
             partitions = self._partitions(consumer)

@@ -13,6 +13,7 @@ from time import monotonic
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from transport.client_log import client_log
 from transport.deadline import Deadline
 from transport.errors import (
     AccessDenied,
@@ -259,7 +260,7 @@ class TransactionalPublisher:
 
 
 def _make_producer(settings: KafkaSettings, transactional_id: str) -> Producer:
-    return Producer(settings.transactional_producer(transactional_id), logger=logger)
+    return Producer(settings.transactional_producer(transactional_id), logger=client_log)
 
 
 def _error_of(exception: KafkaException) -> KafkaError:

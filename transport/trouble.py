@@ -64,14 +64,14 @@ class ConsumerTrouble:
 
         Only the partition's owner comes here, so nobody else can be committing for it.
         """
-        partition = TopicPartition(source.topic, source.partition)
+        partition = TopicPartition(*source)
         try:
             [committed] = self._consumer.committed([partition], timeout=_REQUEST_S)
             low, high = self._consumer.get_watermark_offsets(partition, timeout=_REQUEST_S)
             if committed.offset >= 0:
                 raise self._data_loss(source, committed.offset, low, high)
             logger.warning("group %s never read %s: it begins at %d", self._group, source, low)
-            start = TopicPartition(source.topic, source.partition, low)
+            start = TopicPartition(*source, low)
             self._consumer.commit(offsets=[start], asynchronous=False)
             self._consumer.incremental_unassign([partition])
             self._consumer.incremental_assign([start])
