@@ -91,7 +91,7 @@ def run_pipeline(
         limits = PipelineLimits(
             max_units_ahead=max_units_ahead, commit_interval_ms=commit_interval_ms
         )
-    _Pipeline(session, window, stage, may_take, limits).run(stop, on_turn)
+    _Pipeline(session, window, stage, may_take, on_turn, limits).run(stop)
 
 
 class _Pipeline:
@@ -119,7 +119,7 @@ class _Pipeline:
         self._commit_s = 0.0
         self._num_aborts = 0
 
-    def run(self, stop: threading.Event, on_turn: Callable[[], None]) -> None:
+    def run(self, stop: threading.Event) -> None:
         """Loop until stopped, then drain; leave the group in any case."""
         deadline = None
         try:
@@ -129,7 +129,6 @@ class _Pipeline:
                 self._take_in()
                 self._cut_units()
                 self._settle_finished()
-                on_turn()
             deadline = Deadline(self._limits.stop_drain_s)
             self._finish(deadline)
         finally:
@@ -243,6 +242,7 @@ class _Pipeline:
         """Publish the units in flight; what is not finished in time is left to the next owner."""
         self._session.pause()
         while len(self._units) and not deadline.has_passed:
+            self._on_turn()
             self._compute.wait(min(_BUSY_WAIT_S, deadline.left_s))
             self._session.poll(1, 0.0)
             self._settle_finished()
