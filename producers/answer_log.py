@@ -10,18 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from producers.errors import AnswersLost, ConnectionFailed
+from producers.positions import Positions
 from transport.records import Record
 
 logger = logging.getLogger(__name__)
 
-Positions = Mapping[int, int]
-"""Next offset to read, by partition."""
-
 _MAX_RECORDS = 1_000
-_PARTITIONS_EVERY_S = 30.0
 _REFUSALS = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -31,42 +27,31 @@ _REFUSALS = frozenset(
 )
 
 
-def positions(
-    admin: AdminClient, topic: str, *, beginning: bool = False, timeout_s: float = 10.0
-) -> dict[int, int]:
-    """Return the end (or the beginning) of every partition of `topic`.
-
-    The end is that of everything stored, open transactions included: what is appended from now on
-    is never missed, and what is older is not read.
-
-    Raises:
-        ConnectionFailed: If no broker answers or there is no such topic.
-    """
-    try:
-        described = admin.list_topics(topic, timeout=timeout_s).topics[topic]
-        if described.error is not None:
-            raise ConnectionFailed(
-                f"topic {topic}: {described.error.str()}: run petstream topics create"
-            )
-        spec = OffsetSpec.earliest() if beginning else OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        listed = admin.list_offsets(
-            {TopicPartition(topic, partition): spec for partition in described.partitions},
-            request_timeout=timeout_s,
-        )
-        return {tp.partition: future.result().offset for tp, future in listed.items()}
-    except KafkaException as error:
-        raise ConnectionFailed(f"topic {topic}: {error.args[0].str()}") from error
-
-
 class AnswerLog:
     """Sole owner of one consumer of the results topic; to be used from one thread."""
 
-    def __init__(self, config: Mapping[str, Any], topic: str, start: Positions) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        topic: str,
+        start: Positions,
+        *,
+        partitions_every_s: float = 30.0,
+    ) -> None:
+        """Begin to read.
+
+        Args:
+            config: Settings of a reader without a group.
+            topic: The results topic.
+            start: Where to begin; partitions that are not in it are read from their beginning.
+            partitions_every_s: How often to look for added partitions.
+        """
         self._topic = topic
         self._positions = dict(start)
         self._consumer = Consumer(dict(config), logger=logger)
         self._consumer.assign([TopicPartition(topic, p, offset) for p, offset in start.items()])
-        self._partitions_due_s = time.monotonic() + _PARTITIONS_EVERY_S
+        self._partitions_every_s = partitions_every_s
+        self._partitions_due_s = time.monotonic() + partitions_every_s
 
     @property
     def positions(self) -> dict[int, int]:
@@ -111,7 +96,7 @@ class AnswerLog:
         now_s = time.monotonic()
         if now_s < self._partitions_due_s:
             return
-        self._partitions_due_s = now_s + _PARTITIONS_EVERY_S
+        self._partitions_due_s = now_s + self._partitions_every_s
         try:
             described = self._consumer.list_topics(self._topic, timeout=5.0).topics[self._topic]
         except KafkaException as error:

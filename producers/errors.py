@@ -12,10 +12,10 @@ ClientError
 ├── AnswerUnreadable            an answer came that is none of the wire contract
 ├── AnswerMismatch              the answer is to another text than the one that was asked
 └── TaskError                   the service answered with an error; `answer` holds it
-    ├── QueryInvalid            INVALID_ARGUMENT, OUT_OF_RANGE, PERMISSION_DENIED
-    ├── TaskNotFound            NOT_FOUND
-    ├── DeadlinePast            DEADLINE_EXCEEDED
-    ├── ServiceUnavailable      UNAVAILABLE, RESOURCE_EXHAUSTED, FAILED_PRECONDITION, ABORTED
+    ├── QueryInvalid            the query itself must change
+    ├── TaskNotFound            no such task, revision or alias, or it has been retired
+    ├── DeadlinePast            the query expired before it was computed
+    ├── ServiceUnavailable      the service cannot answer now; ask again later
     └── ServiceFailed           everything else: the fault is the service's
 """
 
@@ -115,15 +115,17 @@ _BY_CODE: dict[str, type[TaskError]] = {
     "INVALID_ARGUMENT": QueryInvalid,
     "OUT_OF_RANGE": QueryInvalid,
     "PERMISSION_DENIED": QueryInvalid,
+    "UNIMPLEMENTED": QueryInvalid,
+    "FAILED_PRECONDITION": QueryInvalid,
     "NOT_FOUND": TaskNotFound,
     "DEADLINE_EXCEEDED": DeadlinePast,
     "UNAVAILABLE": ServiceUnavailable,
     "RESOURCE_EXHAUSTED": ServiceUnavailable,
-    "FAILED_PRECONDITION": ServiceUnavailable,
-    "ABORTED": ServiceUnavailable,
 }
 
 
 def task_error(answer: ErrorAnswer) -> TaskError:
     """Return the exception that says what `answer` says."""
+    if answer.reason is Reason.TASK_RETIRED:
+        return TaskNotFound(answer)
     return _BY_CODE.get(status_of(answer.reason).code, ServiceFailed)(answer)

@@ -17,7 +17,7 @@ from messages.origin import Origin
 from messages.query import Query
 from messages.query_codec import encode_query
 from messages.topics import TopicNames
-from producers.answer_log import AnswerLog, Positions, positions
+from producers.answer_log import AnswerLog
 from producers.answer_stream import AnswerStream, StreamState
 from producers.connection import Connection
 from producers.errors import (
@@ -29,6 +29,7 @@ from producers.errors import (
     PublishError,
     PublishRejected,
 )
+from producers.positions import Positions, beginnings, ends
 from producers.publisher import Publisher
 from producers.ticket import Ticket, TicketBook
 from transport.admin import admin_client, topic_ids
@@ -139,9 +140,7 @@ class Exchange:
         """
         start = self._ends_at_start
         if from_beginning or resume is not None:
-            start = positions(
-                self._admin, self._topics.results, beginning=True, timeout_s=self._timeout_s
-            )
+            start = beginnings(self._admin, self._topics.results, self._timeout_s)
         if resume is not None:
             start = {**start, **dict(resume.positions)}
         return AnswerStream(self._open_log(start), idle_timeout_s=idle_timeout_s, resume=resume)
@@ -160,7 +159,7 @@ class Exchange:
         return self._connection.timeout_s
 
     def _ends(self) -> Positions:
-        return positions(self._admin, self._topics.results, timeout_s=self._timeout_s)
+        return ends(self._admin, self._topics.results, self._timeout_s)
 
     def _open_log(self, start: Positions) -> AnswerLog:
         return AnswerLog(self._connection.kafka.reader(), self._topics.results, start)
