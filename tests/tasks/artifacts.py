@@ -1,0 +1,128 @@
+"""Artifacts for tests: a tiny backbone, trained-looking tensors of every PET kind, folders."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from messages.task_event import TaskKind
+from tasks.artifact import Artifact
+from tasks.artifact_writer import TrainedLevel, write_artifact
+from tasks.backbone_shape import LINEAR_SITES, NORM_SITES, BackboneShape
+from tasks.description import BackboneReference, Cascade
+from tasks.pets.adapter import Adapter
+from tasks.pets.bitfit import BitFit
+from tasks.pets.diff import Diff
+from tasks.pets.ia3 import Ia3
+from tasks.pets.kinds import AnyPet
+from tasks.pets.lora import Lora
+from tasks.pets.mask import Mask
+
+SHAPE = BackboneShape(
+    num_layers=2,
+    hidden_size=8,
+    num_heads=2,
+    intermediate_size=20,
+    vocab_size=50,
+    max_positions=32,
+)
+BACKBONE = BackboneReference(name="tiny", digest="sha256:" + "ab" * 32)
+SHAPES = {"tiny": SHAPE}
+LABELS = ("no", "perhaps", "yes")
+
+PETS: dict[str, AnyPet] = {
+    "lora": Lora(rank=2, alpha=6.0),
+    "lora-query-value": Lora(rank=3, alpha=3.0, sites=("query", "value")),
+    "ia3": Ia3(),
+    "bitfit": BitFit(),
+    "houlsby": Adapter(placement="houlsby", bottleneck=3, activation="gelu"),
+    "pfeiffer": Adapter(placement="pfeiffer", bottleneck=2, activation="relu"),
+    "mask": Mask(),
+    "diff": Diff(),
+}
+"""One value of each kind and variant."""
+
+
+def dense_tensors(
+    pet: AnyPet,
+    shape: BackboneShape = SHAPE,
+    *,
+    seed: int = 0,
+    density: float = 0.05,
+) -> dict[str, NDArray[Any]]:
+    """Return tensors in the dense form, as a training recipe would; floats are exact in float16."""
+    rng = np.random.default_rng(seed)
+    if pet.kind == "mask":
+        return {
+            f"layers.{layer}.{site}.dropped": rng.random(shape.linear_shape(site)) < density
+            for layer in range(shape.num_layers)
+            for site in LINEAR_SITES
+        }
+    if pet.kind == "diff":
+        tensors: dict[str, NDArray[Any]] = {}
+        for layer in range(shape.num_layers):
+            for site in LINEAR_SITES:
+                size = shape.linear_shape(site)
+                is_changed = rng.random(size) < density
+                tensors[f"layers.{layer}.{site}.delta"] = is_changed * floats(rng, *size)
+                tensors[f"layers.{layer}.{site}.bias"] = floats(rng, size[0])
+            for norm in NORM_SITES:
+                tensors[f"layers.{layer}.{norm}.weight"] = floats(rng, shape.hidden_size)
+                tensors[f"layers.{layer}.{norm}.bias"] = floats(rng, shape.hidden_size)
+        return tensors
+    return {
+        name: floats(rng, *(size for size in spec.shape if size is not None))
+        for name, spec in pet.tensor_specs(shape).items()
+    }
+
+
+def floats(rng: np.random.Generator, *size: int) -> NDArray[np.float32]:
+    """Return small values that float16 holds exactly."""
+    return rng.standard_normal(size).astype(np.float16).astype(np.float32)
+
+
+def trained_level(
+    pet: AnyPet = PETS["lora"],
+    *,
+    level: int = 0,
+    seed: int = 0,
+    num_labels: int = len(LABELS),
+    density: float = 0.05,
+) -> TrainedLevel:
+    """Return a level of the tiny backbone."""
+    rng = np.random.default_rng(seed + 1)
+    return TrainedLevel(
+        level=level,
+        backbone=BACKBONE,
+        shape=SHAPE,
+        pet=pet,
+        pooling="mean",
+        max_tokens=32,
+        head_weight=floats(rng, num_labels, SHAPE.hidden_size),
+        head_bias=floats(rng, num_labels),
+        tensors=dense_tensors(pet, seed=seed, density=density),
+    )
+
+
+def write(
+    folder: Path,
+    *levels: TrainedLevel,
+    name: str = "weather",
+    kind: TaskKind = "single_label",
+    cascade: Cascade | None = None,
+    overwrite: bool = False,
+) -> Artifact:
+    """Write an artifact with these levels; without any, one LoRA level."""
+    return write_artifact(
+        folder,
+        name=name,
+        kind=kind,
+        labels=LABELS,
+        takes_pair=False,
+        source="made up",
+        licence="CC0",
+        levels=levels or (trained_level(),),
+        cascade=cascade,
+        overwrite=overwrite,
+    )
