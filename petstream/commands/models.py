@@ -11,8 +11,8 @@ from rich.table import Table
 
 from petstream.output import console, error_console, fail, print_json
 from petstream.settings import load_settings
-from workers import backbone_store
 from workers.backbone_catalogue import CATALOGUE
+from workers.backbone_store import BackboneStore
 from workers.errors import BackboneError, BackboneUnknownError
 from workers.hub import download_from_hub
 
@@ -32,11 +32,11 @@ def fetch(
 
     Example: petstream models fetch minilm-l3
     """
-    models_dir = load_settings().models_dir
+    store = BackboneStore(load_settings().models_dir)
     folders: dict[str, str] = {}
     try:
         for name in names or list(CATALOGUE):
-            folders[name] = str(_fetch_one(name, models_dir))
+            folders[name] = str(_fetch_one(store, name))
             if not as_json:
                 console.print(f"{name}: {folders[name]}", soft_wrap=True, highlight=False)
     except BackboneUnknownError as error:
@@ -44,7 +44,7 @@ def fetch(
     except BackboneError as error:
         fail(str(error))
     if as_json:
-        print_json({"models_dir": str(models_dir), "folders": folders})
+        print_json({"models_dir": str(store.models_dir), "folders": folders})
 
 
 @app.command("list")
@@ -53,12 +53,12 @@ def list_backbones(as_json: Json = False) -> None:
 
     Example: petstream models list --json
     """
-    models_dir = load_settings().models_dir
-    backbones = backbone_store.inventory(models_dir)
+    store = BackboneStore(load_settings().models_dir)
+    backbones = store.inventory()
     if as_json:
         print_json(
             {
-                "models_dir": str(models_dir),
+                "models_dir": str(store.models_dir),
                 "backbones": [{**asdict(b), "folder": str(b.folder)} for b in backbones],
             }
         )
@@ -95,15 +95,15 @@ def add(
     """
     if (folder is None) == (hub is None):
         fail("give either FOLDER or --hub ORGANISATION/MODEL", code=2)
-    models_dir = load_settings().models_dir
+    store = BackboneStore(load_settings().models_dir)
     try:
         if folder is not None:
-            added = backbone_store.add(name, folder, models_dir)
+            added = store.add(name, folder)
         else:
             assert hub is not None
             with tempfile.TemporaryDirectory(prefix="petstream-hub-") as scratch:
                 source = download_from_hub(hub, revision, Path(scratch))
-                added = backbone_store.add(name, source, models_dir)
+                added = store.add(name, source)
     except BackboneError as error:
         fail(str(error))
     if as_json:
@@ -112,7 +112,7 @@ def add(
         console.print(f"{name}: {added}", soft_wrap=True, highlight=False)
 
 
-def _fetch_one(name: str, models_dir: Path) -> Path:
+def _fetch_one(store: BackboneStore, name: str) -> Path:
     """Fetch one backbone; a bar on a terminal, nothing elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(
@@ -123,4 +123,4 @@ def _fetch_one(name: str, models_dir: Path) -> Path:
         def show(what: str, done_bytes: int, total_bytes: int) -> None:
             bar.update(task, description=f"{name}: {what}", completed=done_bytes, total=total_bytes)
 
-        return backbone_store.fetch(name, models_dir, show)
+        return store.fetch(name, show)
