@@ -56,6 +56,11 @@ class TaskDirectory:
             "task %s: %s", name, "retired" if event.retired else f"{len(event.revisions)} revisions"
         )
 
+    def backbones(self) -> set[str]:
+        """Return the backbones of all live tasks."""
+        revisions = set(self._selectors.values())
+        return {level.backbone for revision in revisions for level in revision.levels}
+
     def resolve(self, task: str) -> TaskRevision:
         """Return the revision that `name`, `name@revision` or `name:alias` means now.
 

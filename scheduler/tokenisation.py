@@ -5,8 +5,9 @@ tokens that a caller writes into a text are words like any other: "[SEP]" in a t
 the separator. A text longer than its task's `max_tokens` is cut there (longest of a pair first).
 """
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,12 @@ class Tokenizers:
         if tokenizer is None:
             tokenizer = self._loaded[backbone] = self._load(backbone)
         return tokenizer
+
+    def preload(self, backbones: Iterable[str]) -> None:
+        """Read tokenizers before the first query asks; those that are not there are logged."""
+        for backbone in sorted(backbones):
+            with contextlib.suppress(MessageError):
+                self.of(backbone)
 
     def _load(self, backbone: str) -> BackboneTokenizer:
         path = (self._models_dir / backbone / "tokenizer.json").resolve()
