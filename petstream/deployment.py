@@ -3,16 +3,18 @@
 `petstream up` keeps one running, `petstream demo` makes a short-lived one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from messages.topics import TopicNames
+from petstream.backbone_download import fetch_with_progress
 from petstream.kafka_connection import kafka_settings
 from petstream.output import error_console
 from petstream.settings import Settings
 from petstream.supervisor import ServiceSpec, Supervisor
+from petstream.task_registry import task_registry
 from transport.embedded_broker import EmbeddedBroker
 from transport.topics import create_topics
 from workers.backbone_store import BackboneStore
@@ -55,7 +57,7 @@ def fetch_backbones(models_dir: Path) -> None:
     """Fetch the backbones of both levels, unless they are there."""
     store = BackboneStore(models_dir)
     for name in LEVEL_BACKBONES.values():
-        store.fetch(name)
+        fetch_with_progress(store, name)
 
 
 def make_topics(settings: Settings, shape: Shape) -> None:
@@ -66,6 +68,18 @@ def make_topics(settings: Settings, shape: Shape) -> None:
         levels=tuple(LEVEL_BACKBONES),
         batch_partitions=BATCH_PARTITIONS_PER_WORKER * max(shape.workers_per_level.values()),
     )
+
+
+def publish_tasks(settings: Settings, folders: Iterable[Path]) -> None:
+    """Put task artifacts into the store and register them.
+
+    Raises:
+        TaskError: If one is not valid.
+        TransportError: If one cannot be registered.
+    """
+    registry = task_registry(settings)
+    for folder in folders:
+        registry.add(folder)
 
 
 @contextmanager

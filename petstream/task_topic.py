@@ -9,26 +9,25 @@ begins meanwhile, the commit is refused and the change is made again on the newe
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-from confluent_kafka import (
-    OFFSET_BEGINNING,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    Producer,
-    TopicPartition,
-)
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from messages.errors import MessageError, Reason
 from messages.task_event import TaskEvent
 from messages.task_event_codec import decode_task_event, encode_task_event
 from messages.topics import TopicNames
+from transport.admin import admin_client
+from transport.client_log import client_log
 from transport.deadline import Deadline
-from transport.errors import BrokerUnreachable, TopicConfigError, TransportError
+from transport.errors import (
+    BrokerUnreachable,
+    TableFollowerFailed,
+    TopicConfigError,
+    TransportError,
+)
 from transport.settings import KafkaSettings
+from transport.table import TableFollower
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +39,6 @@ _FENCED = {
 # While a transaction is open nobody sees later changes: one of a writer that died must end soon.
 _SHORT_TRANSACTION = {"transaction.timeout.ms": 10_000, "message.timeout.ms": 8_000}
 _MAX_PAUSE_S = 0.2
-_POLL_S = 0.1
 _ABORT_TIMEOUT_S = 5.0
 
 
@@ -71,7 +69,9 @@ class TaskTopic:
             TopicConfigError: If there is no such topic.
         """
         tasks = {}
-        for name, value in self._values(Deadline(self._timeout_s)).items():
+        deadline = Deadline(self._timeout_s)
+        self._check_topic(deadline)
+        for name, value in self._values(deadline).items():
             try:
                 tasks[name] = _decode(name, value)
             except MessageError as error:
@@ -95,6 +95,7 @@ class TaskTopic:
             MessageError: If the task's record does not decode, or the new one would not.
         """
         deadline = Deadline(self._timeout_s)
+        self._check_topic(deadline)
         while True:
             try:
                 return self._try_change(name, make, deadline)
@@ -117,9 +118,9 @@ class TaskTopic:
         self, name: str, make: Callable[[TaskEvent | None], TaskEvent], deadline: Deadline
     ) -> TaskEvent:
         producer = Producer(
-            self._kafka.transactional_producer(self._transactional_id) | _SHORT_TRANSACTION
+            self._kafka.transactional_producer(self._transactional_id) | _SHORT_TRANSACTION,
+            logger=client_log,
         )
-        self._check_topic(producer, deadline)
         producer.init_transactions(deadline.left_s)
         value = self._values(deadline).get(name)
         old = None if value is None else _decode(name, value)
@@ -143,51 +144,33 @@ class TaskTopic:
     def _values(self, deadline: Deadline) -> dict[str, bytes]:
         """Read the topic to its end: the newest value of each key."""
         values: dict[str, bytes] = {}
-        for message in self._messages(deadline):
-            name = (message.key() or b"").decode("utf-8", "replace")
-            value = message.value()
+
+        def apply(key: bytes, value: bytes | None) -> None:
+            name = key.decode("utf-8", "replace")
             if value is None:
                 values.pop(name, None)
             else:
                 values[name] = value
+
+        follower = TableFollower(self._kafka, self._topic, apply)
+        follower.start()
+        try:
+            follower.wait_until_current(deadline.left_s)
+        except (TimeoutError, TableFollowerFailed) as error:
+            raise self._unreachable(str(error.__cause__ or error)) from error
+        finally:
+            follower.close()
         return values
 
-    def _messages(self, deadline: Deadline) -> Iterator[Message]:
-        with self._consumer() as consumer:
-            unread = set(self._check_topic(consumer, deadline))
-            consumer.assign([TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in unread])
-            trouble = "reading the tasks took too long"
-            while unread:
-                message = consumer.poll(_POLL_S)
-                if message is not None:
-                    error = message.error()
-                    if error is None:
-                        yield message
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        unread.discard(message.partition())
-                    else:
-                        # The client tries again by itself: it matters only if time runs out.
-                        trouble = error.str()
-                if deadline.has_passed:
-                    raise self._unreachable(trouble)
-
-    @contextmanager
-    def _consumer(self) -> Iterator[Consumer]:
-        consumer = Consumer(self._kafka.reader(start="earliest", reports_ends=True))
+    def _check_topic(self, deadline: Deadline) -> None:
+        """Check at once what the reading and writing clients would try again and again."""
+        admin = admin_client(self._kafka)
         try:
-            yield consumer
-        finally:
-            consumer.close()
-
-    def _check_topic(self, client: Consumer | Producer, deadline: Deadline) -> list[int]:
-        """Return the topic's partitions."""
-        try:
-            topic = client.list_topics(self._topic, timeout=deadline.left_s).topics[self._topic]
+            topic = admin.list_topics(self._topic, timeout=deadline.left_s).topics[self._topic]
         except KafkaException as exception:
             raise self._unreachable(exception.args[0].str()) from exception
         if topic.error is not None:
-            raise TopicConfigError(self._topic, "existence", "a topic", topic.error.str())
-        return list(topic.partitions)
+            raise TopicConfigError(self._topic, "the topic", "present", topic.error.str())
 
     def _unreachable(self, what: str) -> BrokerUnreachable:
         return BrokerUnreachable(self._kafka.bootstrap_servers, what)

@@ -17,15 +17,17 @@ from petstream.demo_samples import DemoTask, draw_samples, load_demo_tasks
 from petstream.kafka_connection import kafka_settings
 from petstream.output import console, error_console, fail, print_json
 from petstream.settings import Settings, load_settings
-from producers.answer_log import AnswerLog, positions
+from producers.answer_log import AnswerLog
 from producers.client import Client
 from producers.connection import Connection
+from producers.positions import ends
 from transport.embedded_broker.version import BrokerVersion, ask_version
 
 app = typer.Typer()
 
 SEED = 20_26
 ANSWER_LIMIT_S = 120.0
+BROKER_LIMIT_S = 10.0
 MAX_IN_FLIGHT = 4_000
 
 
@@ -108,11 +110,9 @@ def _ask(
     kafka = kafka_settings(settings)
     topics = TopicNames(settings.namespace)
     error_console.print(f"broker: {broker.name} {broker.version}")
-    admin = AdminClient(kafka.admin("petstream-demo"))
+    admin = AdminClient(kafka.admin())
     records = TerminalRecords(
-        AnswerLog(
-            kafka.reader("petstream-demo-witness"), topics.results, positions(admin, topics.results)
-        )
+        AnswerLog(kafka.reader(), topics.results, ends(admin, topics.results, BROKER_LIMIT_S))
     )
     records.start()
     progress = Progress(

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
-from petstream.output import console, error_console, fail, print_json
+from petstream.backbone_download import fetch_with_progress
+from petstream.output import console, fail, print_json
 from petstream.settings import load_settings
 from workers.backbone_catalogue import CATALOGUE
 from workers.backbone_store import BackboneStore
@@ -36,7 +36,7 @@ def fetch(
     folders: dict[str, str] = {}
     try:
         for name in names or list(CATALOGUE):
-            folders[name] = str(_fetch_one(store, name))
+            folders[name] = str(fetch_with_progress(store, name))
             if not as_json:
                 console.print(f"{name}: {folders[name]}", soft_wrap=True, highlight=False)
     except BackboneUnknownError as error:
@@ -110,17 +110,3 @@ def add(
         print_json({"name": name, "folder": str(added)})
     else:
         console.print(f"{name}: {added}", soft_wrap=True, highlight=False)
-
-
-def _fetch_one(store: BackboneStore, name: str) -> Path:
-    """Fetch one backbone; a bar on a terminal, nothing elsewhere."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(
-        *columns, console=error_console, transient=True, disable=not error_console.is_terminal
-    ) as bar:
-        task = bar.add_task(f"{name}: checking", total=None)
-
-        def show(what: str, done_bytes: int, total_bytes: int) -> None:
-            bar.update(task, description=f"{name}: {what}", completed=done_bytes, total=total_bytes)
-
-        return store.fetch(name, show)

@@ -1,6 +1,5 @@
 """`petstream scheduler`: one scheduler process."""
 
-import logging
 import socket
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from messages.topics import TopicNames
 from petstream.kafka_connection import kafka_settings
 from petstream.lifetime import stop_event, stop_when_orphaned
 from petstream.output import fail
+from petstream.service_log import log_to_stderr
 from petstream.settings import Settings, load_settings
 from scheduler.cost_model import CostModel
 from scheduler.planning import PlanLimits
@@ -61,9 +61,7 @@ def scheduler(
 
     Example: petstream scheduler --bootstrap-servers localhost:9092 --window-ms 10
     """
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log_to_stderr()
     settings = load_settings().with_flags(bootstrap_servers=bootstrap_servers, namespace=namespace)
     if policy not in POLICIES:
         fail(f"no policy {policy!r}; there are {', '.join(POLICIES)}", code=2)

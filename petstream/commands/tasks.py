@@ -29,7 +29,7 @@ Name = Annotated[str, typer.Argument(help="The task.")]
 @app.command()
 def add(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Folders that `petstream train` wrote.")
+        list[Path], typer.Argument(metavar="DIR", help="Folders that `petstream train` wrote.")
     ],
     bootstrap_servers: BootstrapServers = None,
     namespace: Namespace = None,

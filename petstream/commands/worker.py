@@ -8,6 +8,7 @@ import typer
 from messages.topics import TopicNames
 from petstream.kafka_connection import kafka_settings
 from petstream.lifetime import stop_event, stop_when_orphaned
+from petstream.service_log import log_to_stderr
 from petstream.settings import load_settings
 
 app = typer.Typer()
@@ -33,6 +34,7 @@ def worker(
     """
     from workers.service import run_worker
 
+    log_to_stderr()
     settings = load_settings().with_flags(bootstrap_servers=bootstrap_servers, namespace=namespace)
     stop = stop_event()
     if supervisor_pid is not None:
