@@ -18,7 +18,6 @@ from messages.task_event import TaskEvent
 from messages.task_event_codec import decode_task_event, encode_task_event
 from messages.topics import TopicNames
 from transport.admin import admin_client
-from transport.client_log import client_log
 from transport.deadline import Deadline
 from transport.errors import (
     BrokerUnreachable,
@@ -36,9 +35,15 @@ _FENCED = {
     KafkaError.PRODUCER_FENCED,
     KafkaError.INVALID_PRODUCER_EPOCH,
 }
-# While a transaction is open nobody sees later changes: one of a writer that died must end soon.
-_SHORT_TRANSACTION = {"transaction.timeout.ms": 10_000, "message.timeout.ms": 8_000}
-_MAX_PAUSE_S = 0.2
+_PRODUCER = {
+    # While a transaction is open nobody sees later changes: one of a writer that died ends soon.
+    "transaction.timeout.ms": 10_000,
+    "message.timeout.ms": 8_000,
+    # Its errors come as exceptions; being fenced is one of them and no emergency here.
+    "log_level": 0,
+}
+_FIRST_PAUSE_S = 0.2
+_MAX_PAUSE_S = 3.2
 _ABORT_TIMEOUT_S = 5.0
 
 
@@ -96,6 +101,7 @@ class TaskTopic:
         """
         deadline = Deadline(self._timeout_s)
         self._check_topic(deadline)
+        pause_s = _FIRST_PAUSE_S
         while True:
             try:
                 return self._try_change(name, make, deadline)
@@ -111,15 +117,15 @@ class TaskTopic:
                         f"others are changing {self._topic} all the time; run the command again"
                     ) from exception
             logger.info("another writer changed %s first, trying again", self._topic)
-            # Unequal pauses, lest two writers fence each other in turns.
-            time.sleep(random.uniform(0, _MAX_PAUSE_S))
+            # Unequal and growing, lest writers fence each other in turns.
+            time.sleep(random.uniform(0, pause_s))
+            pause_s = min(2 * pause_s, _MAX_PAUSE_S)
 
     def _try_change(
         self, name: str, make: Callable[[TaskEvent | None], TaskEvent], deadline: Deadline
     ) -> TaskEvent:
         producer = Producer(
-            self._kafka.transactional_producer(self._transactional_id) | _SHORT_TRANSACTION,
-            logger=client_log,
+            self._kafka.transactional_producer(self._transactional_id) | _PRODUCER,
         )
         producer.init_transactions(deadline.left_s)
         value = self._values(deadline).get(name)
