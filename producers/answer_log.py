@@ -76,7 +76,7 @@ class AnswerLog:
             if error is not None:
                 self._explain(error, message.partition())
                 continue
-            record = _record(message)
+            record = record_of(message)
             self._positions[record.partition] = record.offset + 1
             records.append(record)
         return records
@@ -119,7 +119,7 @@ class AnswerLog:
         self.close()
 
 
-def _record(message: Message) -> Record:
+def record_of(message: Message) -> Record:
     """Return what the consumer handed out."""
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     if topic is None or partition is None or offset is None:

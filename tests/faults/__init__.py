@@ -1,0 +1,1 @@
+"""Truth under faults: a ledger of what was sent, the logs of what became of it, and a checker."""
