@@ -32,15 +32,16 @@ def worker(
 
     Example: petstream worker --level 0 --bootstrap-servers localhost:9092
     """
-    from workers.service import run_worker
-
     log_to_stderr()
     settings = load_settings().with_flags(bootstrap_servers=bootstrap_servers, namespace=namespace)
     stop = stop_event()
     if supervisor_pid is not None:
         stop_when_orphaned(stop, supervisor_pid)
+    kafka = kafka_settings(settings)
+    from workers.service import run_worker  # takes seconds: after everything that may be wrong
+
     run_worker(
-        kafka=kafka_settings(settings),
+        kafka=kafka,
         topics=TopicNames(settings.namespace),
         level=level,
         backbone=backbone,
