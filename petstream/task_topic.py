@@ -30,6 +30,10 @@ from transport.table import TableFollower
 
 logger = logging.getLogger(__name__)
 
+# The producer's errors come as exceptions, too; being fenced is no emergency here, as it logs.
+_silent = logging.getLogger(f"{__name__}.librdkafka")
+_silent.setLevel(logging.CRITICAL + 1)
+
 _FENCED = {
     KafkaError._FENCED,
     KafkaError.PRODUCER_FENCED,
@@ -39,8 +43,6 @@ _PRODUCER = {
     # While a transaction is open nobody sees later changes: one of a writer that died ends soon.
     "transaction.timeout.ms": 10_000,
     "message.timeout.ms": 8_000,
-    # Its errors come as exceptions; being fenced is one of them and no emergency here.
-    "log_level": 0,
 }
 _FIRST_PAUSE_S = 0.2
 _MAX_PAUSE_S = 3.2
@@ -126,6 +128,7 @@ class TaskTopic:
     ) -> TaskEvent:
         producer = Producer(
             self._kafka.transactional_producer(self._transactional_id) | _PRODUCER,
+            logger=_silent,
         )
         producer.init_transactions(deadline.left_s)
         value = self._values(deadline).get(name)
