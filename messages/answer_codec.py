@@ -37,9 +37,7 @@ from messages.schema import (
     TopicId,
     TopicName,
     WireModel,
-    check_version,
-    known_fields,
-    validate,
+    validate_message,
 )
 from messages.strict_json import read_json, write_json
 from messages.strict_msgpack import pack, read_msgpack
@@ -126,12 +124,9 @@ def decode_answer(value: bytes | None, headers: Headers) -> Result | ErrorAnswer
     if len(value) > MAX_ANSWER_BYTES:
         raise MessageError(Reason.PAYLOAD_TOO_LARGE, f"more than {MAX_ANSWER_BYTES} bytes")
     tree = _read(value, headers)
-    model = _ErrorFields if "error" in tree else _ResultFields
-    if check_version(tree.pop("v", None)):
-        tree = known_fields(model, tree)
     if "error" in tree:
-        return _error(validate(_ErrorFields, tree))
-    return _result(validate(_ResultFields, tree))
+        return _error(validate_message(_ErrorFields, tree))
+    return _result(validate_message(_ResultFields, tree))
 
 
 def _read(value: bytes, headers: Headers) -> dict[str, Any]:

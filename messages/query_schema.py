@@ -14,7 +14,7 @@ from messages.schema import (
     QueryId,
     TaskTag,
     WireModel,
-    known_fields,
+    inherent_fault,
     validate,
 )
 
@@ -54,11 +54,7 @@ def validate_query(fields: dict[str, Any], *, may_hold_unknown: bool) -> Query:
     """
     if type(fields.get("text")) is list:
         _split_pair(fields)
-    if may_hold_unknown:
-        fields = known_fields(QueryFields, fields)
-        if isinstance(fields.get("parameters"), dict):
-            fields["parameters"] = known_fields(ParameterFields, fields["parameters"])
-    checked = validate(QueryFields, fields)
+    checked = validate(QueryFields, fields, may_hold_unknown=may_hold_unknown)
     _check_text("text", checked.text)
     if checked.text_pair is not None:
         _check_text("text_pair", checked.text_pair)
@@ -75,11 +71,11 @@ def validate_query(fields: dict[str, Any], *, may_hold_unknown: bool) -> Query:
 
 def _split_pair(fields: dict[str, Any]) -> None:
     texts = fields["text"]
-    if len(texts) != 2 or "text_pair" in fields:
-        raise MessageError(Reason.WRONG_TYPE, "text must be a string, or an array of two strings")
+    if len(texts) != 2 or texts[1] is None or "text_pair" in fields:
+        raise inherent_fault(fields) or MessageError(
+            Reason.WRONG_TYPE, "text must be a string, or an array of two strings"
+        )
     fields["text"], fields["text_pair"] = texts
-    if fields["text_pair"] is None:
-        raise MessageError(Reason.WRONG_TYPE, "text must be a string, or an array of two strings")
 
 
 def _check_text(name: str, text: str) -> None:

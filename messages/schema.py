@@ -97,32 +97,40 @@ def check_version(version: object) -> bool:
     return int(match[2]) > MINOR
 
 
-def validate(model: type[Model], fields: dict[str, Any]) -> Model:
+def validate(
+    model: type[Model], fields: dict[str, Any], *, may_hold_unknown: bool = False
+) -> Model:
     """`fields` as a `model`.
+
+    Args:
+        model: The schema.
+        fields: A tree of plain values.
+        may_hold_unknown: Unknown fields are ignored, on every level: the message is of a later
+            minor version.
 
     Raises:
         MessageError: They are not; the reason is that of the first fault.
     """
     try:
-        return model.model_validate(fields)
+        if not may_hold_unknown:
+            return model.model_validate(fields)
+        checked = model.model_validate(fields, extra="ignore")
     except ValidationError as error:
         raise _as_message_error(model, fields, error) from error
+    fault = inherent_fault(fields)  # what the schema does not look at still keeps the limits
+    if fault is not None:
+        raise fault
+    return checked
 
 
 def validate_message(model: type[Model], fields: dict[str, Any]) -> Model:
-    """As `validate`, for a map that carries `v`.
+    """As `validate`, for a map that carries `v`, which is taken out.
 
     Raises:
         MessageError: The version or a field is not acceptable.
     """
-    if check_version(fields.pop("v", None)):
-        fields = known_fields(model, fields)
-    return validate(model, fields)
-
-
-def known_fields(model: type[WireModel], fields: dict[str, Any]) -> dict[str, Any]:
-    """Those of `fields` that `model` has: how a message of a later minor version is read."""
-    return {name: fields[name] for name in model.model_fields if name in fields}
+    may_hold_unknown = check_version(fields.pop("v", None))
+    return validate(model, fields, may_hold_unknown=may_hold_unknown)
 
 
 _REASONS = {
@@ -148,9 +156,9 @@ _REASONS = {
 def _as_message_error(
     model: type[WireModel], fields: dict[str, Any], error: ValidationError
 ) -> MessageError:
-    hostile = _hostile_value(fields)
-    if hostile is not None:
-        return hostile
+    inherent = inherent_fault(fields)
+    if inherent is not None:
+        return inherent
     first = error.errors(include_url=False, include_input=False)[0]
     reason = _REASONS.get(first["type"], Reason.WRONG_TYPE)
     place = [str(part) for part in first["loc"]]
@@ -164,7 +172,7 @@ def _as_message_error(
     return MessageError(reason, f"{name}: {form or first['msg']}")
 
 
-def _hostile_value(tree: object) -> MessageError | None:
+def inherent_fault(tree: object) -> MessageError | None:
     """The fault that makes a tree unacceptable whatever the schema says, if there is one."""
     level: list[object] = [tree]
     for _ in range(MAX_DEPTH):

@@ -1,6 +1,7 @@
 """JSON to a tree of plain values, with the same strictness as the MessagePack reader."""
 
 import json
+import re
 from typing import Any, NoReturn
 
 from messages.errors import MessageError, Reason
@@ -28,9 +29,12 @@ def read_json(data: bytes) -> dict[str, Any]:
         MessageError: `data` is anything else than exactly one JSON object.
     """
     try:
-        tree = _DECODER.decode(data.decode())
-    except UnicodeDecodeError as error:
-        raise MessageError(Reason.INVALID_UTF8, "the payload is not valid UTF-8") from error
+        text = data.decode()
+        tree = _DECODER.decode(text)
+        if _SURROGATE.search(text):
+            json.dumps(tree, ensure_ascii=False).encode()  # fails unless they come in pairs
+    except UnicodeError as error:
+        raise MessageError(Reason.INVALID_UTF8, "the payload is not valid Unicode") from error
     except json.JSONDecodeError as error:
         raise _by_position(error) from error
     except RecursionError as error:
@@ -56,5 +60,6 @@ def _by_position(error: json.JSONDecodeError) -> MessageError:
     return MessageError(Reason.BAD_ENCODING, f"not JSON at character {error.pos}")
 
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _DECODER = json.JSONDecoder(object_pairs_hook=build_map, parse_constant=_refuse_constant)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -60,6 +60,8 @@ def read_msgpack(data: bytes, *, max_array_items: int, arrays_as: type = list) -
         raise MessageError(Reason.INVALID_UTF8, "a string is not valid UTF-8") from error
     except (ValueError, TypeError, OverflowError) as error:
         raise _by_library_text(error) from error
+    if is_timestamp(tree):
+        raise MessageError(Reason.EXT_FORBIDDEN, "timestamps are not accepted")
     if not isinstance(tree, dict):
         raise MessageError(Reason.NOT_A_MAP, "the payload is not a map")
     return tree
@@ -102,7 +104,7 @@ def _by_library_text(error: Exception) -> MessageError:
     text = str(error)
     if "max_array_len" in text or "max_map_len" in text:
         return MessageError(Reason.TOO_MANY_ITEMS, "an array or a map has too many items")
-    if "max_ext_len" in text or "imestamp" in text:
+    if "max_ext_len" in text or "imestamp" in text or "nanoseconds" in text:
         return MessageError(Reason.EXT_FORBIDDEN, "extension types are not accepted")
     if "map key" in text or "unhashable" in text:
         return MessageError(Reason.BAD_KEY, "map keys must be strings")
