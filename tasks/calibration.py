@@ -15,12 +15,11 @@ The constants are fitted in `tasks.calibration_fit`.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-TaskKind = Literal["single_label", "multi_label", "regression", "tagging"]
+from messages.task_event import TaskKind
 
 
 def calibrated_scores(
@@ -47,9 +46,11 @@ def calibrated_scores(
     if kind == "multi_label":
         # exp of a non-positive number only: no overflow for any logit.
         decay = np.exp(-np.abs(scaled))
-        return (np.where(scaled >= 0, 1.0, decay) / (1.0 + decay)).astype(np.float32)
+        numerators: NDArray[np.float64] = np.where(scaled >= 0, 1.0, decay)
+        return (numerators / (1.0 + decay)).astype(np.float32)
     exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    return (exponentials / exponentials.sum(axis=-1, keepdims=True)).astype(np.float32)
+    totals: NDArray[np.float64] = exponentials.sum(axis=-1, keepdims=True)
+    return (exponentials / totals).astype(np.float32)
 
 
 def confidence(scores: NDArray[np.float32], kind: TaskKind) -> float:

@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from tasks.calibration import TaskKind, calibrated_scores, confidence, ensemble
+from messages.task_event import TaskKind
+from tasks.calibration import calibrated_scores, confidence, ensemble
 
 
 def _row(*values: float) -> np.ndarray:

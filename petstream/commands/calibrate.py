@@ -1,0 +1,135 @@
+"""`petstream calibrate`: fit a task's cascade to labelled rows that were not trained on."""
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from petstream.output import console, error_console, fail, print_json
+from petstream.settings import load_settings
+from tasks.artifact import Artifact, open_artifact
+from tasks.artifact_writer import replace_cascade
+from tasks.errors import TaskError
+from workers.backbone_store import find
+from workers.errors import BackboneError
+
+if TYPE_CHECKING:
+    from tasks.calibration_fit import CascadeFigures
+
+app = typer.Typer()
+
+
+@app.command()
+def calibrate(
+    task_dir: Annotated[Path, typer.Argument(help="Folder of the artifact.")],
+    data: Annotated[Path, typer.Option(help="Labelled rows that were not trained on.")],
+    target: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="Accuracy to reach. Default: the last level's less .005."
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of the processor. Default: one per core.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Fit temperatures, ensemble weights and the threshold; write them into task.json.
+
+    The threshold is the optimum on these rows, without a statistical bound. The task's digest
+    changes: register it again with `petstream tasks add`.
+
+    Example: petstream calibrate my-task --data calibration.jsonl
+    """
+    for module in ("torch", "transformers", "scipy"):
+        if importlib.util.find_spec(module) is None:
+            fail(f"calibrating needs {module}: install the extra `worker` (petstream[worker])")
+    try:
+        artifact = open_artifact(task_dir)
+        figures, written = _calibrate(artifact, data, target, threads)
+    except (TaskError, BackboneError) as error:
+        fail(str(error))
+    document = _document(written, figures)
+    if as_json:
+        print_json(document)
+    else:
+        _print_table(document)
+
+
+def _calibrate(
+    artifact: Artifact, data: Path, target: float | None, threads: int | None
+) -> "tuple[CascadeFigures, Artifact]":
+    from tasks.calibration_fit import fit_cascade, measure_cascade
+    from tasks.training.artifact_model import level_logits
+    from tasks.training.rows import read_rows
+    from tasks.training.runtime import prepare_process
+
+    prepare_process(threads)
+    description = artifact.description
+    rows = read_rows(data, description.kind)
+    models_dir = load_settings().models_dir
+    per_level = []
+    for level in description.levels:
+        folder = find(level.backbone.name, models_dir)
+        with error_console.status(f"level {level.level}: {len(rows.rows)} rows"):
+            per_level.append(level_logits(artifact, level.level, folder, rows))
+    logits = [found.outputs for found in per_level]
+    targets = per_level[0].targets
+    cascade = fit_cascade(logits, targets, description.kind, target)
+    figures = measure_cascade(logits, targets, description.kind, cascade)
+    return figures, replace_cascade(artifact.folder, cascade)
+
+
+def _document(artifact: Artifact, figures: "CascadeFigures") -> dict[str, Any]:
+    description = artifact.description
+    cascade = description.cascade
+    assert cascade is not None
+    return {
+        "task": description.name,
+        "digest": artifact.digest,
+        "rows": figures.num_rows,
+        "target": cascade.target,
+        "threshold": cascade.threshold,
+        "decision_threshold": cascade.decision_threshold,
+        "cascade_accuracy": figures.cascade_accuracy,
+        "escalated_share": figures.escalated_share,
+        "levels": [
+            {
+                "level": level.level,
+                "backbone": level.backbone.name,
+                "accuracy": figures.level_accuracies[index],
+                "temperature": cascade.temperatures[index],
+                "weight": cascade.ensemble_weights[index],
+                "calibration_error_before": figures.errors_before[index],
+                "calibration_error_after": figures.errors_after[index],
+                "answered_share": figures.answered_shares[index],
+            }
+            for index, level in enumerate(description.levels)
+        ],
+    }
+
+
+def _print_table(document: dict[str, Any]) -> None:
+    table = Table(title=f"{document['task']}: {document['rows']} rows")
+    for name in ("level", "accuracy", "answers", "temperature", "ECE before", "ECE after"):
+        table.add_column(name, justify="left" if name == "level" else "right")
+    for level in document["levels"]:
+        table.add_row(
+            f"{level['level']} {level['backbone']}",
+            f"{level['accuracy']:.4f}",
+            f"{level['answered_share']:.1%}",
+            f"{level['temperature']:.3f}",
+            f"{level['calibration_error_before']:.4f}",
+            f"{level['calibration_error_after']:.4f}",
+        )
+    table.add_section()
+    table.add_row("cascade", f"{document['cascade_accuracy']:.4f}", "", "", "", "")
+    console.print(table)
+    console.print(
+        f"threshold {document['threshold']:.4f} for target {document['target']:.4f}: "
+        f"{document['escalated_share']:.1%} of the rows go on from the first level; "
+        f"new digest {document['digest'][:19]}",
+        highlight=False,
+    )

@@ -1,0 +1,260 @@
+"""`petstream train`: a PET on a frozen backbone, from labelled rows."""
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from pydantic import ValidationError
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from messages.task_event import TaskKind
+from petstream.output import console, error_console, fail, print_json
+from petstream.settings import load_settings
+from tasks.artifact import open_artifact
+from tasks.artifact_writer import add_level, write_artifact
+from tasks.errors import TaskError
+from tasks.pets.adapter import Adapter, Placement
+from tasks.pets.bitfit import BitFit
+from tasks.pets.diff import Diff
+from tasks.pets.ia3 import Ia3
+from tasks.pets.kinds import AnyPet
+from tasks.pets.lora import Lora
+from tasks.pets.mask import Mask
+from tasks.site_ops import Activation
+from workers.backbone_store import find
+from workers.errors import BackboneError
+
+if TYPE_CHECKING:
+    from tasks.training.level import LevelOutcome
+    from tasks.training.rows import LabelledRows
+    from tasks.training.trainer import OnStep
+
+app = typer.Typer()
+
+Kind = Literal["lora", "ia3", "bitfit", "adapter", "mask", "diff"]
+
+
+@app.command()
+def train(
+    kind: Annotated[Kind, typer.Option(help="Which PET.")],
+    backbone: Annotated[str, typer.Option(help="Name of a fetched backbone.")],
+    data: Annotated[Path, typer.Option(help="Training rows: .jsonl or .csv.")],
+    out: Annotated[Path, typer.Option(help="Folder of the artifact.")],
+    task: Annotated[str | None, typer.Option(help="Task's name. Default: the folder's.")] = None,
+    level: Annotated[int, typer.Option(min=0, max=7, help="0 is the small level.")] = 0,
+    add_to_existing: Annotated[
+        bool, typer.Option("--add-level", help="Put the level into the artifact in --out.")
+    ] = False,
+    label_kind: Annotated[
+        TaskKind | None, typer.Option(help="Default: by the rows' field; tagging must be named.")
+    ] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="Rows that choose the epoch. Default: held out of --data.")
+    ] = None,
+    held_out: Annotated[
+        float, typer.Option(min=0.01, max=0.9, help="Share to hold out without --validation.")
+    ] = 0.1,
+    test: Annotated[Path | None, typer.Option(help="Rows that only the report is about.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Default: by kind.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate. Default: by kind.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Rows per batch. Default: 64.")] = None,
+    seed: Annotated[int, typer.Option(help="Of split, initialisation and order.")] = 0,
+    max_tokens: Annotated[int, typer.Option(min=3, help="Longer rows are cut here.")] = 128,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of the processor. Default: one per core.")
+    ] = None,
+    rank: Annotated[int, typer.Option(help="lora: rank.")] = 8,
+    alpha: Annotated[float, typer.Option(help="lora: alpha.")] = 16.0,
+    placement: Annotated[Placement, typer.Option(help="adapter: placement.")] = "houlsby",
+    bottleneck: Annotated[int, typer.Option(help="adapter: bottleneck.")] = 32,
+    activation: Annotated[Activation, typer.Option(help="adapter: activation.")] = "gelu",
+    kept_share: Annotated[float, typer.Option(help="diff: share of the weights changed.")] = 0.005,
+    source: Annotated[str, typer.Option(help="Where the rows come from.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence of the rows.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Train a PET and head on a frozen backbone; write artifact and report.json.
+
+    Rows are JSONL {"text", "text_pair"?, "label" | "labels" | "value"} or CSV with a header
+    (text,label). The report compares with logistic regression on the frozen backbone.
+
+    Example: petstream train --kind lora --backbone minilm-l3 --data rows.jsonl --out my-task
+    """
+    _check_installed()
+    if add_to_existing and not (out / "task.json").is_file():
+        fail(f"no artifact in {out}: leave --add-level out to make one", code=2)
+    if out.exists() and not add_to_existing:
+        fail(f"{out} is there already: give another --out, or --add-level to add to it", code=2)
+    hyperparameters: dict[str, dict[str, Any]] = {
+        "lora": {"rank": rank, "alpha": alpha},
+        "adapter": {"placement": placement, "bottleneck": bottleneck, "activation": activation},
+    }
+    try:
+        pet = _PETS[kind](**hyperparameters.get(kind, {}))
+        changes = {
+            "epochs": epochs,
+            "peak_rate": rate,
+            "rows_per_batch": batch,
+            "seed": seed,
+            "kept_share": kept_share if kind == "diff" else None,
+        }
+        outcome, rows, labels = _train(
+            pet=pet,
+            changes=changes,
+            backbone=backbone,
+            level=level,
+            max_tokens=max_tokens,
+            threads=threads,
+            data=data,
+            validation=validation,
+            held_out=held_out,
+            test=test,
+            label_kind=label_kind,
+            existing=out if add_to_existing else None,
+        )
+        if add_to_existing:
+            artifact = add_level(out, outcome.trained)
+        else:
+            artifact = write_artifact(
+                out,
+                name=task or out.name,
+                kind=rows.kind,
+                labels=labels,
+                takes_pair=rows.takes_pair,
+                source=source or rows.origin,
+                licence=licence or "not stated",
+                levels=[outcome.trained],
+            )
+    except (TaskError, BackboneError) as error:
+        fail(str(error))
+    except ValidationError as error:
+        first = error.errors()[0]
+        fail(f"{'.'.join(map(str, first['loc']))}: {first['msg']}: {str(first['input'])[:60]!r}")
+    from tasks.training.reports import write_report
+
+    write_report(out, level, outcome.report)
+    document = {"artifact": str(out), "digest": artifact.digest} | outcome.report
+    if as_json:
+        print_json(document)
+    else:
+        _print_report(document)
+
+
+_PETS: dict[str, type[AnyPet]] = {
+    "lora": Lora,
+    "ia3": Ia3,
+    "bitfit": BitFit,
+    "adapter": Adapter,
+    "mask": Mask,
+    "diff": Diff,
+}
+
+
+def _check_installed() -> None:
+    for module in ("torch", "transformers", "sklearn"):
+        if importlib.util.find_spec(module) is None:
+            fail(f"training needs {module}: install the extra `worker` (petstream[worker])")
+
+
+def _train(
+    *,
+    pet: AnyPet,
+    changes: dict[str, Any],
+    backbone: str,
+    level: int,
+    max_tokens: int,
+    threads: int | None,
+    data: Path,
+    validation: Path | None,
+    held_out: float,
+    test: Path | None,
+    label_kind: TaskKind | None,
+    existing: Path | None,
+) -> "tuple[LevelOutcome, LabelledRows, tuple[str, ...]]":
+    # torch and transformers take seconds to import: only once the options are known to be good.
+    from tasks.training.recipes import recipe_for
+    from tasks.training.rows import read_rows
+    from tasks.training.splits import hold_out
+
+    recipe = recipe_for(pet, **changes)
+    folder = find(backbone, load_settings().models_dir)
+    rows = read_rows(data, label_kind)
+    labels = rows.label_set()
+    if existing is not None:
+        labels = open_artifact(existing).description.labels
+        rows.check_labels_known(labels)
+    if validation is None:
+        train_rows, validation_rows = hold_out(rows, held_out, recipe.seed)
+    else:
+        train_rows, validation_rows = rows, read_rows(validation, label_kind)
+    validation_rows.check_labels_known(labels)
+    test_rows = None if test is None else read_rows(test, label_kind)
+    if test_rows is not None:
+        test_rows.check_labels_known(labels)
+
+    from tasks.training.level import LevelPlan, pooling_for, train_level
+    from tasks.training.runtime import prepare_process
+
+    prepare_process(threads)
+    plan = LevelPlan(
+        backbone_name=backbone,
+        backbone=folder,
+        level=level,
+        pet=pet,
+        recipe=recipe,
+        pooling=pooling_for(rows.kind),
+        max_tokens=max_tokens,
+    )
+    with _progress_bar() as on_step:
+        outcome = train_level(
+            plan, train_rows, validation_rows, labels, test_rows=test_rows, on_step=on_step
+        )
+    return outcome, rows, labels
+
+
+@contextmanager
+def _progress_bar() -> "Iterator[OnStep]":
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
+    with Progress(
+        *columns, console=error_console, disable=not error_console.is_terminal
+    ) as progress:
+        bar = progress.add_task("fitting the linear probe", total=None, loss="")
+
+        def on_step(done: int, planned: int, value: float) -> None:
+            progress.update(
+                bar, description="training", completed=done, total=planned, loss=f"loss {value:.3f}"
+            )
+
+        yield on_step
+
+
+def _print_report(document: dict[str, Any]) -> None:
+    pet = document["pet"]["kind"]
+    table = Table(title=f"{pet} on {document['backbone']}: {document['artifact']}")
+    table.add_column("rows")
+    table.add_column("figure")
+    table.add_column(pet, justify="right")
+    table.add_column("linear probe", justify="right")
+    for split in ("validation", "test"):
+        for name, value in document.get(split, {}).items():
+            probe = document[f"{split}_linear_probe"].get(name)
+            shown = "" if probe is None else f"{probe:.4f}"
+            table.add_row(f"{split} ({document[f'{split}_rows']})", name, f"{value:.4f}", shown)
+    console.print(table)
+    console.print(
+        f"{document['trained_weights']:,} weights trained on {document['train_rows']} rows in "
+        f"{document['seconds']:.0f} s, best epoch {document['best_epoch']}",
+        highlight=False,
+    )
