@@ -107,7 +107,7 @@ class MemoryLog:
             topics: Topics to subscribe to.
             transactional_id: Of the instance's slot; stable over restarts.
             before_commit: Called when a transaction holds its records and offsets and is about to
-                be committed. Raising here is a crash at that point.
+                be committed. Raising `TransactionAborted` aborts it, anything else is a crash.
         """
         return MemorySession(self, group, tuple(topics), transactional_id, before_commit)
 
@@ -238,7 +238,12 @@ class MemorySession:
             transaction = self._transaction = _Transaction()
             for record in outgoing:
                 log._append(record, transaction)
-        self._before_commit()
+        try:
+            self._before_commit()
+        except TransactionAborted:
+            with log._changed:
+                transaction.is_open = False
+            raise
         with log._changed:
             self._decide(transaction, claims)
 

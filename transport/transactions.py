@@ -124,7 +124,7 @@ class TransactionalPublisher:
         """Free the producer, aborting a transaction whose commit was not asked for."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            producer.close()
+            _close(producer)
 
     @property
     def _open_producer(self) -> Producer:
@@ -250,7 +250,7 @@ class TransactionalPublisher:
         self.open()
         # Closed only now: closing earlier could send an abort that races with a late commit.
         if old is not None:
-            old.close()
+            _close(old)
 
     def _fenced(self) -> SessionFenced:
         return SessionFenced(
@@ -261,6 +261,14 @@ class TransactionalPublisher:
 
 def _make_producer(settings: KafkaSettings, transactional_id: str) -> Producer:
     return Producer(settings.transactional_producer(transactional_id), logger=client_log)
+
+
+def _close(producer: Producer) -> None:
+    try:
+        producer.close()
+    except KafkaException as exception:
+        # It was fenced, or failed for good: the coordinator ends its transaction.
+        logger.debug("producer closed: %s", exception)
 
 
 def _error_of(exception: KafkaException) -> KafkaError:

@@ -1,0 +1,1 @@
+"""One suite for what both sessions promise: the in-memory one and Kafka's."""

@@ -1,0 +1,227 @@
+"""The two logs behind the contract suite, with the same handles for the tests."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from transport.errors import TransactionAborted
+from transport.memory import MemoryLog
+from transport.port import SessionPort
+from transport.records import Partition, Record
+from transport.session import Session
+from transport.settings import KafkaSettings
+from transport.transactions import TransactionalPublisher
+
+BeforeCommit = Callable[[], None]
+
+
+class Crash(Exception):
+    """Raised by a test in place of a process's death."""
+
+
+class Backend(Protocol):
+    """What a test needs of a log."""
+
+    def name(self, short: str) -> str:
+        """Return the full name of a topic or group."""
+        ...
+
+    def create_topic(self, topic: str, num_partitions: int) -> None:
+        """Make a topic."""
+        ...
+
+    def append(self, topic: str, values: Sequence[bytes], partition: int) -> None:
+        """Publish values to one partition, in order."""
+        ...
+
+    def session(
+        self, group: str, topics: Sequence[str], slot: str, before_commit: BeforeCommit
+    ) -> SessionPort:
+        """Return a member, not yet opened."""
+        ...
+
+    def visible(self, topic: str) -> list[Record]:
+        """Return what a read_committed reader sees."""
+        ...
+
+    def everything(self, topic: str) -> list[Record]:
+        """Return what a read_uncommitted reader sees."""
+        ...
+
+    def committed(self, group: str, topic: str) -> dict[Partition, int]:
+        """Return the group's settled offsets."""
+        ...
+
+
+def aborting(num_times: int) -> BeforeCommit:
+    """Abort the first transactions."""
+    left = [num_times]
+
+    def before_commit() -> None:
+        if left[0] > 0:
+            left[0] -= 1
+            raise TransactionAborted("the test wants it so")
+
+    return before_commit
+
+
+class MemoryBackend:
+    """The in-memory log."""
+
+    def __init__(self) -> None:
+        self.log = MemoryLog()
+
+    def name(self, short: str) -> str:
+        """Return the full name of a topic or group."""
+        return short
+
+    def create_topic(self, topic: str, num_partitions: int) -> None:
+        """Make a topic."""
+        self.log.create_topic(topic, num_partitions)
+
+    def append(self, topic: str, values: Sequence[bytes], partition: int) -> None:
+        """Publish values to one partition, in order."""
+        for value in values:
+            self.log.append(topic, value, partition=partition)
+
+    def session(
+        self, group: str, topics: Sequence[str], slot: str, before_commit: BeforeCommit
+    ) -> SessionPort:
+        """Return a member, not yet opened."""
+        return self.log.session(group, topics, f"{group}.{slot}", before_commit)
+
+    def visible(self, topic: str) -> list[Record]:
+        """Return what a read_committed reader sees."""
+        return self.log.read(topic)
+
+    def everything(self, topic: str) -> list[Record]:
+        """Return what a read_uncommitted reader sees."""
+        return self.log.read(topic, committed_only=False)
+
+    def committed(self, group: str, topic: str) -> dict[Partition, int]:
+        """Return the group's settled offsets."""
+        return {p: o for p, o in self.log.committed_offsets(group).items() if p.topic == topic}
+
+
+class _InterceptedProducer(Producer):
+    """librdkafka's producer with a test standing in front of every commit."""
+
+    def __init__(self, config: dict[str, Any], before_commit: BeforeCommit) -> None:
+        super().__init__(config | {"log_level": 2})
+        self._before_commit = before_commit
+
+    def commit_transaction(self, *args: float) -> None:
+        """Let the test act, then commit; its abort is what a broker's refusal would be."""
+        try:
+            self._before_commit()
+        except TransactionAborted as error:
+            code = KafkaError._FAIL
+            raise KafkaException(KafkaError(code, str(error), txn_requires_abort=True)) from error
+        super().commit_transaction(*args)
+
+
+class KafkaBackend:
+    """A real broker."""
+
+    def __init__(self, bootstrap_servers: str, prefix: str) -> None:
+        self.settings = KafkaSettings(bootstrap_servers=bootstrap_servers)
+        self._prefix = prefix
+        self._admin = AdminClient(self.settings.admin())
+        self._producer = Producer(self.settings.query_producer() | {"log_level": 2})
+
+    def name(self, short: str) -> str:
+        """Return the full name of a topic or group."""
+        return f"{self._prefix}.{short}"
+
+    def create_topic(self, topic: str, num_partitions: int) -> None:
+        """Make a topic and wait until it can be used."""
+        config = {"message.timestamp.type": "LogAppendTime"}
+        new = NewTopic(self.name(topic), num_partitions, 1, config=config)
+        self._admin.create_topics([new])[self.name(topic)].result(20)
+
+    def append(self, topic: str, values: Sequence[bytes], partition: int) -> None:
+        """Publish values to one partition, in order."""
+        for value in values:
+            self._producer.produce(self.name(topic), value, partition=partition)
+        assert self._producer.flush(20) == 0
+
+    def session(
+        self, group: str, topics: Sequence[str], slot: str, before_commit: BeforeCommit
+    ) -> SessionPort:
+        """Return a member, not yet opened."""
+
+        def make_producer(settings: KafkaSettings, transactional_id: str) -> Producer:
+            return _InterceptedProducer(
+                settings.transactional_producer(transactional_id), before_commit
+            )
+
+        group = self.name(group)
+        return Session(
+            self.settings,
+            group=group,
+            topics=[self.name(topic) for topic in topics],
+            slot=slot,
+            publisher=TransactionalPublisher(self.settings, f"{group}.{slot}", make_producer),
+        )
+
+    def visible(self, topic: str) -> list[Record]:
+        """Return what a read_committed reader sees."""
+        return self._read(topic, "read_committed")
+
+    def everything(self, topic: str) -> list[Record]:
+        """Return what a read_uncommitted reader sees."""
+        return self._read(topic, "read_uncommitted")
+
+    def committed(self, group: str, topic: str) -> dict[Partition, int]:
+        """Return the group's settled offsets."""
+        request = ConsumerGroupTopicPartitions(self.name(group))
+        [future] = self._admin.list_consumer_group_offsets([request], require_stable=True).values()
+        return {
+            Partition(topic, tp.partition): tp.offset
+            for tp in future.result(20).topic_partitions
+            if tp.topic == self.name(topic)
+        }
+
+    def _read(self, topic: str, isolation: str) -> list[Record]:
+        """Read the topic to its present end, without a group."""
+        config = self.settings.reader(start="earliest", reports_ends=True)
+        consumer = Consumer(config | {"isolation.level": isolation, "log_level": 2})
+        records: list[Record] = []
+        try:
+            name = self.name(topic)
+            partitions = consumer.list_topics(name, timeout=10).topics[name].partitions
+            consumer.assign([TopicPartition(name, index, 0) for index in partitions])
+            unfinished = set(partitions)
+            while unfinished:
+                message = consumer.poll(10)
+                assert message is not None, f"{topic} was not read to its end within 10 s"
+                error = message.error()
+                if error is None:
+                    records.append(_record(message, topic))
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    unfinished.discard(message.partition() or 0)
+        finally:
+            consumer.close()
+        return sorted(records, key=lambda record: (record.partition, record.offset))
+
+
+def _record(message: Any, topic: str) -> Record:  # noqa: ANN401 - generic in keys and values
+    return Record(
+        topic=topic,
+        partition=message.partition(),
+        offset=message.offset(),
+        key=message.key(),
+        value=message.value(),
+        headers=(),
+        appended_ms=message.timestamp()[1],
+    )

@@ -1,0 +1,173 @@
+"""Members of a group, run by the tests: a pipeline on its own thread, and small stages."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from tests.contracts.backends import Backend, BeforeCommit
+from transport.compute import Stage
+from transport.deadline import Deadline
+from transport.intake import IntakeLimits
+from transport.pipeline import PipelineLimits, run_pipeline
+from transport.port import AssignmentListener, SessionPort
+from transport.records import Claim, OutgoingRecord, Partition, Record
+from transport.window import CountWindow, Window
+
+LIMIT_S = 40.0
+"""Long enough for a rebalance on a busy machine; only a failing test waits so long."""
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        AssertionError: If it does not within the limit.
+    """
+    deadline = Deadline(LIMIT_S)
+    while not condition():
+        assert not deadline.has_passed, f"not within {LIMIT_S:.0f} s: {what}"
+        time.sleep(0.01)
+
+
+class EchoStage:
+    """Answers every record with its value, the member's name in front."""
+
+    def __init__(self, name: str, topic: str) -> None:
+        self.name = name
+        self.topic = topic
+        self.partition: int | None = None
+        self.num_processed = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+
+    def process(self, records: Sequence[Record], /) -> Sequence[OutgoingRecord]:
+        """Wait for the gate, then echo."""
+        self.entered.set()
+        assert self.gate.wait(LIMIT_S), "the test never opened the gate"
+        self.num_processed += len(records)
+        return [
+            OutgoingRecord(
+                self.topic, f"{self.name}:{_text(record)}".encode(), partition=self.partition
+            )
+            for record in records
+        ]
+
+    def open_gate_after(self, seconds: float) -> None:
+        """Open the gate from another thread, so that the caller can go on to wait."""
+        threading.Timer(seconds, self.gate.set).start()
+
+
+class WatchedSession:
+    """Counts what passes through a session."""
+
+    def __init__(self, session: SessionPort) -> None:
+        self.inner = session
+        self.num_delivered = 0
+        self.num_polls_paused = 0
+        self._is_paused = False
+        self.num_pauses = 0
+        self.num_resumes = 0
+        self.num_publishes = 0
+
+    def open(self, listener: AssignmentListener, /) -> None:
+        """Open."""
+        self.inner.open(listener)
+
+    def poll(self, max_records: int, timeout_s: float, /) -> list[Record]:
+        """Poll and count."""
+        records = self.inner.poll(max_records, timeout_s)
+        self.num_polls_paused += self._is_paused
+        self.num_delivered += len(records)
+        return records
+
+    def pause(self) -> None:
+        """Pause and count."""
+        self.num_pauses += 1
+        self._is_paused = True
+        self.inner.pause()
+
+    def resume(self) -> None:
+        """Resume and count."""
+        self.num_resumes += 1
+        self._is_paused = False
+        self.inner.resume()
+
+    def epoch(self, partition: Partition, /) -> int | None:
+        """Ask for the epoch."""
+        return self.inner.epoch(partition)
+
+    def publish(self, outgoing: Sequence[OutgoingRecord], claims: Sequence[Claim], /) -> None:
+        """Publish and count."""
+        self.inner.publish(outgoing, claims)
+        self.num_publishes += 1
+
+    def close(self, deadline: Deadline, /) -> None:
+        """Close."""
+        self.inner.close(deadline)
+
+
+class Member:
+    """A pipeline from `in` to `out` on a thread of its own. As a context manager it is stopped."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        name: str,
+        *,
+        window: Window | None = None,
+        stage: Stage | None = None,
+        before_commit: BeforeCommit = lambda: None,
+        revoke_drain_s: float = 2.0,
+        intake: IntakeLimits | None = None,
+        may_take: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.stage = EchoStage(name, backend.name("out"))
+        self.session = WatchedSession(backend.session("group", ["in"], name, before_commit))
+        self.stop = threading.Event()
+        self.error: BaseException | None = None
+        self._window = window or CountWindow(10)
+        self._stage = stage or self.stage
+        self._may_take = may_take
+        self._limits = PipelineLimits(
+            revoke_drain_s=revoke_drain_s, intake=intake or IntakeLimits()
+        )
+        self._thread = threading.Thread(target=self._run, name=name)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.stage.gate.set()
+        self.stop.set()
+        self.join()
+
+    def join(self) -> None:
+        """Wait for the end of the pipeline."""
+        self._thread.join(LIMIT_S)
+        assert not self._thread.is_alive(), "the pipeline did not end"
+
+    def _run(self) -> None:
+        try:
+            run_pipeline(
+                self.session,
+                self._window,
+                self._stage,
+                stop=self.stop,
+                may_take=self._may_take,
+                limits=self._limits,
+            )
+        except BaseException as error:  # noqa: BLE001 - the test looks at it
+            self.error = error
+
+
+def _text(record: Record) -> str:
+    return (record.value or b"").decode()
