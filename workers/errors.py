@@ -8,6 +8,7 @@
     `-- BackboneFetchError         the weights could not be had
     RowError                       a row that cannot be run: empty, too long, a foreign token id
     TaskMemoryError                a task does not fit beside those in use (a TaskError)
+    TaskUnsupportedError           an op at a site that the engine has no place for (a TaskError)
 
 Every message says what to do.
 """
@@ -45,3 +46,7 @@ class RowError(ValueError):
 
 class TaskMemoryError(TaskError):
     """A task does not fit into the memory budget beside the tasks in use."""
+
+
+class TaskUnsupportedError(TaskError):
+    """An op at a site where the engine has no place for it."""

@@ -1,0 +1,163 @@
+"""The packed engine: rows of any tasks in, their logits out.
+
+Rows are cut into slices that threads run side by side, each on one core. Threads inside a matrix
+product would meet some forty times a layer, and on a machine that does other work as well each
+meeting waits for whoever lost its core; slices meet once.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gpu_ops.pooling import first_token_pool, mean_pool
+from gpu_ops.ragged_head import ragged_head
+from tasks.description import TaskDescription
+from tasks.site_ops import PetWeights
+from workers.backbone import Backbone
+from workers.encoder import Encoder
+from workers.loaded_task import LoadedTask
+from workers.packed_batch import (
+    EngineRow,
+    PackedBatch,
+    Segment,
+    check_row,
+    execution_order,
+    pack,
+)
+from workers.process_tuning import available_cores, tune_process
+from workers.slicing import cut_into_slices
+from workers.task_ops import build_task_ops
+
+__all__ = ["Engine", "EngineRow"]
+
+MAX_SLICE_TOKENS = 1024
+"""Activations of a slice then stay in the processor's cache (measured: 10 % at float32)."""
+
+
+class Engine:
+    """Runs rows over one backbone. `run` may be called from several threads."""
+
+    def __init__(self, backbone: Backbone, threads: int | None = None) -> None:
+        """Measure the back ends and start the compute threads.
+
+        Args:
+            backbone: The shared weights.
+            threads: How many cores to use; None is every core this process may run on.
+        """
+        tune_process()
+        self.backbone = backbone
+        self.num_threads = threads or available_cores()
+        self._pool = ThreadPoolExecutor(self.num_threads, thread_name_prefix="engine")
+        self.encoder = self._pool.submit(self._build_encoder).result()
+
+    def run(self, rows: Sequence[EngineRow]) -> list[NDArray[np.float32]]:
+        """Return the logits of each row, in the order of the rows.
+
+        A row's logits do not depend on which rows it is run with, but for float32 rounding.
+
+        Args:
+            rows: Of tasks loaded for this backbone.
+
+        Returns:
+            Per row: shape (num_labels,), of tagging tasks (num_tokens, num_labels).
+
+        Raises:
+            RowError: If a row cannot be run; no row was run then.
+        """
+        for row in rows:
+            check_row(row, self.backbone.shape)
+            if row.task.backbone_digest != self.backbone.digest:
+                raise ValueError(
+                    f"task {row.task.description.name} was loaded for another backbone than "
+                    f"{self.backbone.name}"
+                )
+        order = execution_order(rows)
+        lens = [len(rows[number].token_ids) for number in order]
+        slices = [
+            [order[position] for position in positions]
+            for positions in cut_into_slices(lens, self.num_threads, MAX_SLICE_TOKENS)
+        ]
+        logits: dict[int, NDArray[np.float32]] = {}
+        for part in self._pool.map(lambda numbers: self._run_slice(rows, numbers), slices):
+            logits.update(part)
+        return [logits[number] for number in range(len(rows))]
+
+    def load_task(
+        self, description: TaskDescription, level: int, weights: PetWeights
+    ) -> LoadedTask:
+        """Lay a task's validated weights out for this engine.
+
+        Raises:
+            LevelNotFound: If the task has no such level.
+            TaskUnsupportedError: If an op stands where the engine has no place for it.
+        """
+        ops = build_task_ops(weights, self.backbone)
+        task = LoadedTask(description, description.level(level), ops, self.backbone.digest)
+        # Measured here, not when its first rows wait.
+        self._pool.submit(self._measure_sparse, task).result()
+        return task
+
+    def close(self) -> None:
+        """Stop the compute threads."""
+        self._pool.shutdown()
+
+    def _build_encoder(self) -> Encoder:
+        torch.set_num_threads(1)
+        with torch.inference_mode():
+            return Encoder(self.backbone)
+
+    def _measure_sparse(self, task: LoadedTask) -> None:
+        torch.set_num_threads(1)
+        with torch.inference_mode():
+            for (layer, product), ops in task.ops.products.items():
+                if ops.sparse is not None:
+                    self.encoder.break_even_rows(layer, product, ops.sparse)
+
+    def _run_slice(
+        self, rows: Sequence[EngineRow], numbers: Sequence[int]
+    ) -> dict[int, NDArray[np.float32]]:
+        # Of this thread and, in torch, of the process: set each time, as other code may set it too.
+        torch.set_num_threads(1)
+        with torch.inference_mode():
+            batch = pack(rows, numbers, self.backbone.shape)
+            return _logits(self.encoder.encode(batch), batch)
+
+
+def _logits(hidden: torch.Tensor, batch: PackedBatch) -> dict[int, NDArray[np.float32]]:
+    """Return row number -> logits."""
+    pooled = [s for s in batch.segments if s.task.level.pooling != "none"]
+    tagged = [s for s in batch.segments if s.task.level.pooling == "none"]
+    logits: dict[int, NDArray[np.float32]] = {}
+    for pooling in ("mean", "cls"):
+        segments = [s for s in pooled if s.task.level.pooling == pooling]
+        if segments:
+            vectors = (
+                mean_pool(hidden, batch.row_lens)
+                if pooling == "mean"
+                else first_token_pool(hidden, batch.cu_seqlens[:-1])
+            )
+            outputs = ragged_head(
+                vectors, [s.rows for s in segments], [s.task.ops.head for s in segments]
+            )
+            for segment, output in zip(segments, outputs, strict=True):
+                numbers = batch.row_numbers[segment.rows.start : segment.rows.end]
+                logits.update(zip(numbers, output.numpy(), strict=True))
+    outputs = ragged_head(hidden, [s.tokens for s in tagged], [s.task.ops.head for s in tagged])
+    for segment, output in zip(tagged, outputs, strict=True):
+        logits.update(_split_tokens(segment, output, batch))
+    return logits
+
+
+def _split_tokens(
+    segment: Segment, output: torch.Tensor, batch: PackedBatch
+) -> dict[int, NDArray[np.float32]]:
+    """Cut a tagging segment's output into its rows."""
+    lens = batch.row_lens[segment.rows.start : segment.rows.end]
+    numbers = batch.row_numbers[segment.rows.start : segment.rows.end]
+    return {
+        number: part.numpy()
+        for number, part in zip(numbers, torch.split(output, lens), strict=True)
+    }

@@ -1,0 +1,22 @@
+"""A task's level in memory, ready to run."""
+
+from dataclasses import dataclass
+
+from tasks.description import LevelDescription, TaskDescription
+from workers.task_ops import TaskOps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedTask:
+    """What the engine needs to run rows of a task; equal only to itself."""
+
+    description: TaskDescription
+    level: LevelDescription
+    ops: TaskOps
+    backbone_digest: str
+    """Of the backbone that `ops` were laid out for."""
+
+    @property
+    def num_bytes(self) -> int:
+        """What its tensors occupy."""
+        return self.ops.num_bytes
