@@ -2,8 +2,15 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from typing import Self
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+)
+from typing import Self, TypeVar
 
 from messages.origin import Origin
 from messages.query import Query
@@ -16,6 +23,8 @@ from producers.errors import AnswerTimeout, ClientBusy, ClientClosed, ClientErro
 from producers.exchange import Exchange
 from producers.publisher import PublisherFull
 from producers.ticket import Ticket
+
+T = TypeVar("T")
 
 # How long to leave a full producer queue alone: about one batch at the default linger.
 _FULL_QUEUE_PAUSE_S = 0.005
@@ -91,26 +100,17 @@ class AsyncClient:
             if ticket is not None:
                 self._exchange.give_up(ticket)
 
-    async def ask_many(
-        self,
-        queries: Iterable[Query] | AsyncIterable[Query],
-        *,
-        timeout_s: float | None = None,
-    ) -> AsyncIterator[Result | ClientError]:
+    def ask_many(
+        self, queries: Iterable[Query] | AsyncIterable[Query], *, timeout_s: float | None = None
+    ) -> AsyncGenerator[Result | ClientError, None]:
         """As `Client.ask_many`."""
-        under_way: deque[asyncio.Task[Result | ClientError]] = deque()
-        try:
-            async for query in _each(queries):
-                if len(under_way) >= self._max_in_flight:
-                    yield await under_way.popleft()
-                under_way.append(asyncio.create_task(self._outcome(query, timeout_s)))
-                while under_way and under_way[0].done():
-                    yield await under_way.popleft()
-            while under_way:
-                yield await under_way.popleft()
-        finally:
-            for task in under_way:
-                task.cancel()
+        return self._in_order(queries, lambda query: self.ask(query, timeout_s=timeout_s))
+
+    def publish_many(
+        self, queries: Iterable[Query] | AsyncIterable[Query], *, timeout_s: float | None = None
+    ) -> AsyncGenerator[Origin | ClientError, None]:
+        """As `Client.publish_many`."""
+        return self._in_order(queries, lambda query: self.publish(query, timeout_s=timeout_s))
 
     def results(
         self,
@@ -138,11 +138,30 @@ class AsyncClient:
             raise ClientClosed("the client is not connected: enter it with `async with`")
         return self._opened
 
-    async def _outcome(self, query: Query, timeout_s: float | None) -> Result | ClientError:
+    async def _in_order(
+        self,
+        queries: Iterable[Query] | AsyncIterable[Query],
+        settle: Callable[[Query], Awaitable[T]],
+    ) -> AsyncGenerator[T | ClientError, None]:
+        async def outcome(query: Query) -> T | ClientError:
+            try:
+                return await settle(query)
+            except ClientError as error:
+                return error
+
+        under_way: deque[asyncio.Task[T | ClientError]] = deque()
         try:
-            return await self.ask(query, timeout_s=timeout_s)
-        except ClientError as error:
-            return error
+            async for query in _each(queries):
+                if len(under_way) >= self._max_in_flight:
+                    yield await under_way.popleft()
+                under_way.append(asyncio.create_task(outcome(query)))
+                while under_way and under_way[0].done():
+                    yield await under_way.popleft()
+            while under_way:
+                yield await under_way.popleft()
+        finally:
+            for task in under_way:
+                task.cancel()
 
     async def _submit(self, query: Query, key: bytes | None, *, wants_answer: bool) -> Ticket:
         if wants_answer and not self._exchange.is_reading:

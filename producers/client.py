@@ -3,8 +3,8 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Self
+from collections.abc import Callable, Iterable, Iterator
+from typing import Self, TypeVar
 
 from messages.errors import ErrorAnswer
 from messages.origin import Origin
@@ -23,6 +23,8 @@ from producers.exchange import Exchange
 from producers.publisher import PublisherFull
 from producers.ticket import Answer, Ticket
 from transport.deadline import Deadline
+
+T = TypeVar("T")
 
 # How long to leave a full producer queue alone: about one batch at the default linger.
 _FULL_QUEUE_PAUSE_S = 0.005
@@ -67,10 +69,7 @@ class Client:
         """
         deadline = self._deadline(timeout_s)
         ticket = self._submit(query, key, deadline, wants_answer=False)
-        try:
-            return ticket.published.result(deadline.left_s)
-        except TimeoutError:
-            raise PublishDoubtful(f"query {query.id} was not acknowledged in time") from None
+        return self._origin(ticket, deadline)
 
     def ask(
         self, query: Query, *, key: bytes | None = None, timeout_s: float | None = None
@@ -100,28 +99,18 @@ class Client:
 
         Args:
             queries: May be endless.
-            timeout_s: For each query, from when it was published.
+            timeout_s: For each query, from when it was drawn.
         """
-        under_way: deque[tuple[Ticket | ClientError, Deadline]] = deque()
-        try:
-            for query in queries:
-                if len(under_way) >= self._max_in_flight:
-                    yield self._outcome(*under_way.popleft())
-                deadline = self._deadline(timeout_s)
-                ticket: Ticket | ClientError
-                try:
-                    ticket = self._submit(query, None, deadline, wants_answer=True)
-                except ClientError as error:
-                    ticket = error
-                under_way.append((ticket, deadline))
-                while under_way and _is_settled(under_way[0][0]):
-                    yield self._outcome(*under_way.popleft())
-            while under_way:
-                yield self._outcome(*under_way.popleft())
-        finally:
-            for ticket, _ in under_way:
-                if isinstance(ticket, Ticket):
-                    self._exchange.give_up(ticket)
+        return self._in_order(queries, self._result, timeout_s, wants_answer=True)
+
+    def publish_many(
+        self, queries: Iterable[Query], *, timeout_s: float | None = None
+    ) -> Iterator[Origin | ClientError]:
+        """Publish all queries, many at a time; give their origins in the order of the queries.
+
+        As `ask_many` otherwise.
+        """
+        return self._in_order(queries, self._origin, timeout_s, wants_answer=False)
 
     def submit(self, query: Query, *, key: bytes | None = None) -> Ticket:
         """Publish `query` and return at once with its two futures, origin and answer.
@@ -183,6 +172,51 @@ class Client:
         last.add_done_callback(lambda _: self._slots.release())
         return ticket
 
+    def _in_order(
+        self,
+        queries: Iterable[Query],
+        settle: Callable[[Ticket, Deadline], T],
+        timeout_s: float | None,
+        *,
+        wants_answer: bool,
+    ) -> Iterator[T | ClientError]:
+        under_way: deque[tuple[Ticket | ClientError, Deadline]] = deque()
+
+        def first() -> T | ClientError:
+            ticket, deadline = under_way.popleft()
+            if isinstance(ticket, ClientError):
+                return ticket
+            try:
+                return settle(ticket, deadline)
+            except ClientError as error:
+                return error
+
+        try:
+            for query in queries:
+                if len(under_way) >= self._max_in_flight:
+                    yield first()
+                deadline = self._deadline(timeout_s)
+                ticket: Ticket | ClientError
+                try:
+                    ticket = self._submit(query, None, deadline, wants_answer=wants_answer)
+                except ClientError as error:
+                    ticket = error
+                under_way.append((ticket, deadline))
+                while under_way and _is_settled(under_way[0][0], wants_answer=wants_answer):
+                    yield first()
+            while under_way:
+                yield first()
+        finally:
+            for left, _ in under_way:
+                if isinstance(left, Ticket):
+                    self._exchange.give_up(left)
+
+    def _origin(self, ticket: Ticket, deadline: Deadline) -> Origin:
+        try:
+            return ticket.published.result(deadline.left_s)
+        except TimeoutError:
+            raise PublishDoubtful(f"query {ticket.query.id} was not acknowledged in time") from None
+
     def _result(self, ticket: Ticket, deadline: Deadline) -> Result:
         try:
             answer = ticket.answered.result(deadline.left_s)
@@ -191,14 +225,6 @@ class Client:
         finally:
             self._exchange.give_up(ticket)
         return unwrap(answer)
-
-    def _outcome(self, ticket: Ticket | ClientError, deadline: Deadline) -> Result | ClientError:
-        if isinstance(ticket, ClientError):
-            return ticket
-        try:
-            return self._result(ticket, deadline)
-        except ClientError as error:
-            return error
 
     def __enter__(self) -> Self:
         return self
@@ -214,5 +240,7 @@ def unwrap(answer: Answer) -> Result:
     return answer
 
 
-def _is_settled(ticket: Ticket | ClientError) -> bool:
-    return isinstance(ticket, ClientError) or ticket.answered.done()
+def _is_settled(ticket: Ticket | ClientError, *, wants_answer: bool) -> bool:
+    if isinstance(ticket, ClientError):
+        return True
+    return (ticket.answered if wants_answer else ticket.published).done()

@@ -2,7 +2,8 @@
 
 Latencies count from the planned time of a query, not from when it was sent. A stall that keeps
 later queries from leaving is thus counted for each of them, as callers would feel it (no
-coordinated omission).
+coordinated omission). Queries without a time leave as fast as the client has room for them, and
+count from when they left.
 """
 
 import time
@@ -59,7 +60,7 @@ class LoadReport:
     throughput_qps: float
     """Answers per second of `duration_s`."""
     latency_ms: LatencySummary | None
-    """From the planned time of a query to its answer."""
+    """To the answer, from the planned time of a query or, where it has none, from sending."""
     send_lag_ms: LatencySummary | None
     """How late this process itself sent: where it is large, the sender is the bottleneck."""
     levels: tuple[tuple[int, int], ...]
@@ -82,7 +83,7 @@ def run_load(
     plan: Iterable[TimedQuery],
     *,
     answer_timeout_s: float = 30.0,
-    on_sent: Callable[[int], None] = lambda _: None,
+    on_settled: Callable[[Ticket], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> LoadReport:
@@ -93,7 +94,7 @@ def run_load(
             sending waits, and the wait counts as latency.
         plan: Ascending in time.
         answer_timeout_s: How long to wait for answers after the last query was sent.
-        on_sent: Called with the number of queries sent so far.
+        on_settled: Called, on a thread of the client's, when a ticket is answered or given up.
         clock: Seconds, monotonic.
         sleep: Waits so many seconds of `clock`.
     """
@@ -102,9 +103,9 @@ def run_load(
     send_lags_ms: list[float] = []
     start_s = clock()
     last_planned_s = 0.0
-    for sent, timed in enumerate(plan):
-        due_s = start_s + timed.at_s
-        last_planned_s = timed.at_s
+    for timed in plan:
+        due_s = start_s + timed.at_s if timed.at_s is not None else clock()
+        last_planned_s = due_s - start_s
         early_s = due_s - clock()
         if early_s > 0:
             sleep(early_s)
@@ -115,13 +116,14 @@ def run_load(
             outcomes.append(_Outcome(timed.query.task, None, type(error).__name__, None, clock()))
             continue
         under_way.add(ticket)
+        from_s = due_s if timed.at_s is not None else clock()
 
-        def on_settled(_: object, ticket: Ticket = ticket, due_s: float = due_s) -> None:
-            outcomes.append(_outcome_of(ticket, due_s, clock()))
+        def settled(_: object, ticket: Ticket = ticket, from_s: float = from_s) -> None:
+            outcomes.append(_outcome_of(ticket, from_s, clock()))
             under_way.discard(ticket)
+            on_settled(ticket)
 
-        ticket.answered.add_done_callback(on_settled)
-        on_sent(sent + 1)
+        ticket.answered.add_done_callback(settled)
     wait([ticket.answered for ticket in tuple(under_way)], timeout=answer_timeout_s)
     for ticket in tuple(under_way):
         client.give_up(ticket)

@@ -19,8 +19,8 @@ from producers.new_query import new_query_id
 class TimedQuery:
     """A query and its place in time."""
 
-    at_s: float
-    """When it is to be sent, in seconds after the start of the run."""
+    at_s: float | None
+    """When it is to be sent, in seconds after the start of the run; None: as soon as it can be."""
     query: Query
 
 

@@ -30,6 +30,7 @@ class AnyClient(Protocol):
     def ask_many(  # noqa: D102
         self, queries: Iterable[Query], *, timeout_s: float | None = None
     ) -> Iterator[Result | ClientError]: ...
+    def publish_many(self, queries: Iterable[Query]) -> Iterator[Origin | ClientError]: ...  # noqa: D102
     def all_results(self, *, from_beginning: bool = False) -> list[Answer]:
         """Every answer until none came for two seconds."""
         ...
@@ -64,8 +65,14 @@ class BlockingAsyncClient:
     def ask_many(
         self, queries: Iterable[Query], *, timeout_s: float | None = None
     ) -> Iterator[Result | ClientError]:
-        """As the client, one step of the event loop for each outcome."""
-        outcomes = self._client.ask_many(queries, timeout_s=timeout_s)
+        """As the client."""
+        return self._each(self._client.ask_many(queries, timeout_s=timeout_s))
+
+    def publish_many(self, queries: Iterable[Query]) -> Iterator[Origin | ClientError]:
+        """As the client."""
+        return self._each(self._client.publish_many(queries))
+
+    def _each(self, outcomes: AsyncIterator[T]) -> Iterator[T]:
         while True:
             try:
                 yield self._run(anext_of(outcomes))

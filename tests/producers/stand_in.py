@@ -57,6 +57,8 @@ class StandIn:
         settings = KafkaSettings(bootstrap_servers=bootstrap_servers)
         self.behaviour = behaviour
         self.queries: list[IncomingQuery] = []
+        self.places: list[tuple[int, int]] = []
+        """Partition and offset of each of `queries`."""
         self._topics = TopicNames(namespace)
         self._producer = Producer(settings.idempotent_producer() | {"linger.ms": 0})
         self._consumer = Consumer(settings.reader(start="earliest"))
@@ -81,6 +83,7 @@ class StandIn:
                 partition=partition,
                 offset=offset,
             )
+            self.places.append((partition, offset))
             self.queries.append(incoming)
             for answer in self.behaviour(incoming, self._origin(partition, offset)):
                 self.publish(answer, incoming)

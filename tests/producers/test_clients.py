@@ -93,6 +93,22 @@ def test_publishing_returns_where_the_query_stands(
         assert offsets == list(range(len(offsets)))
 
 
+def test_many_are_published_in_their_order(open_client: OpenClient, service: StandIn) -> None:
+    """Origins, and the error of a query that is none, stand in the places of their queries."""
+    texts = ["first", " ", "second", *(str(n) for n in range(60))]
+
+    outcomes = list(open_client(max_in_flight=8).publish_many(new_query("t", t) for t in texts))
+
+    wait_until(lambda: len(service.queries) == len(texts) - 1)
+    assert isinstance(outcomes.pop(1), PublishRejected)
+    texts.pop(1)
+    stored = {
+        place: incoming.query.text
+        for place, incoming in zip(service.places, service.queries, strict=True)
+    }
+    assert [stored[key(origin)] for origin in outcomes if isinstance(origin, Origin)] == texts
+
+
 def test_many_questions_are_answered_in_their_order(
     open_client: OpenClient, service: StandIn
 ) -> None:

@@ -147,3 +147,16 @@ def test_rates_and_levels_are_those_of_the_run() -> None:
     assert report.throughput_qps == pytest.approx(4 / 4.5)
     assert report.levels == ((0, 4),)
     assert [(name, task.answered) for name, task in report.tasks] == [("banking77", 4)]
+
+
+def test_without_times_queries_leave_at_once_and_count_from_leaving() -> None:
+    """As fast as the client has room: waiting for room is not the service's latency."""
+    client = SimulatedClient(lambda _, sent_s: sent_s + 0.2, blocks_s={1: 5.0, 2: 5.0})
+    plan = [TimedQuery(None, ask(f"text {n}")) for n in range(3)]
+
+    report = run_load(client, plan, answer_timeout_s=0.0, clock=client.clock, sleep=client.sleep)
+
+    assert client.sent_s == [1000.0, 1005.0, 1010.0]
+    assert (report.answered, report.unanswered) == (2, 1)
+    assert report.latency_ms is not None
+    assert report.latency_ms.p50 == pytest.approx(200)
