@@ -1,100 +1,24 @@
-"""Macro-batches to bytes and back, made for thousands of rows.
-
-A batch is one MessagePack map. What rows have in common stands once, in tables; a row is an array
-that refers to them by index:
-
-    sources     [topic, topic id, partition]
-    parameters  the six of `QueryParameters`
-    styles      [encoding, envelope, reply topic, [names of the echoed headers]]
-    hops        [names of the hops in `timings_ms`]
-    small_runs  [level, batch id] of the small level's outputs
-    rows        see `_RowFields`
-"""
+"""Macro-batches to bytes and back, made for thousands of rows: one MessagePack map each."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from messages.batch import Batch, BatchRow
-from messages.carried import (
-    HeaderValues,
-    HopNames,
-    HopTimes,
-    InputDigest,
-    Key,
-    ParameterTuple,
-    ReferenceFields,
-    ReplyStyle,
-    Scores,
-    Text,
-    parameters_to_wire,
-    reference_to_wire,
-)
+from messages.batch_schema import BatchFields
+from messages.carried import parameters_to_wire, reference_to_wire
 from messages.encoded_message import EncodedMessage
 from messages.errors import MessageError, Reason
 from messages.escalation import SmallLevelOutput
 from messages.headers import CONTENT_TYPE, KIND, MSGPACK
-from messages.limits import MAX_ARRAY_ITEMS, MAX_BATCH_BYTES, MAX_TOKENS
+from messages.limits import MAX_ARRAY_ITEMS, MAX_BATCH_BYTES
 from messages.origin import Origin
 from messages.query import NO_PARAMETERS, QueryParameters
 from messages.reply import ReplyAddress
-from messages.schema import (
-    VERSION,
-    Attempt,
-    Confidence,
-    EpochMs,
-    Level,
-    Name,
-    Offset,
-    Partition,
-    QueryId,
-    TopicId,
-    TopicName,
-    WireModel,
-    validate_message,
-)
+from messages.schema import VERSION, validate_message
 from messages.strict_msgpack import pack, read_msgpack
 from messages.task_event import TaskReference
 
 _HEADERS = ((CONTENT_TYPE, MSGPACK.encode()), (KIND, b"batch"))
-
-_Index = Annotated[int, Field(ge=0, lt=MAX_ARRAY_ITEMS)]
-_RowFields = tuple[
-    _Index,  # source
-    Offset,
-    QueryId,
-    _Index,  # task
-    Annotated[bytes, Field(min_length=4, max_length=4 * MAX_TOKENS)],  # token ids
-    Text,
-    Text | None,  # text pair
-    _Index | None,  # parameters
-    Key | None,
-    _Index,  # style
-    HeaderValues,
-    InputDigest,
-    EpochMs,  # appended
-    EpochMs | None,  # deadline
-    _Index,  # hops
-    HopTimes,
-    tuple[_Index, Scores, Confidence] | None,  # small run, scores, confidence
-    Attempt,
-]
-
-
-class _BatchFields(WireModel):
-    batch_id: Name
-    level: Level
-    backbone: Name
-    policy: Name
-    created_ms: EpochMs
-    tasks: tuple[ReferenceFields, ...]
-    sources: tuple[tuple[TopicName, TopicId, Partition], ...]
-    parameters: tuple[ParameterTuple, ...]
-    styles: tuple[ReplyStyle, ...]
-    hops: tuple[HopNames, ...]
-    small_runs: tuple[tuple[Level, Name], ...]
-    rows: Annotated[tuple[_RowFields, ...], Field(min_length=1)]
 
 
 def encode_batch(batch: Batch) -> EncodedMessage:
@@ -165,7 +89,7 @@ def decode_batch(value: bytes | None) -> Batch:
     if len(value) > MAX_BATCH_BYTES:
         raise MessageError(Reason.PAYLOAD_TOO_LARGE, f"more than {MAX_BATCH_BYTES} bytes")
     tree = read_msgpack(value, max_array_items=MAX_ARRAY_ITEMS, arrays_as=tuple)
-    fields = validate_message(_BatchFields, tree)
+    fields = validate_message(BatchFields, tree)
     try:
         rows = _rows(fields)
     except IndexError as error:
@@ -182,13 +106,8 @@ def decode_batch(value: bytes | None) -> Batch:
     )
 
 
-def _rows(fields: _BatchFields) -> tuple[BatchRow, ...]:
-    sources, styles, hops, small_runs = (
-        fields.sources,
-        fields.styles,
-        fields.hops,
-        fields.small_runs,
-    )
+def _rows(fields: BatchFields) -> tuple[BatchRow, ...]:
+    sources, styles, hops = fields.sources, fields.styles, fields.hops
     all_parameters = [QueryParameters(*parameters) for parameters in fields.parameters]
     rows = []
     for (
@@ -218,7 +137,9 @@ def _rows(fields: _BatchFields) -> tuple[BatchRow, ...]:
         small_output = None
         if small is not None:
             run, scores, confidence = small
-            level, batch_id = small_runs[run]
+            if len(scores) % 4:
+                raise MessageError(Reason.INVALID_BATCH, "scores are not float32")
+            level, batch_id = fields.small_runs[run]
             small_output = SmallLevelOutput(level, scores, confidence, batch_id)
         rows.append(
             BatchRow(

@@ -1,0 +1,75 @@
+"""Task events: what goes in comes out; what contradicts itself is refused."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from messages.errors import MessageError, Reason
+from messages.strict_json import write_json
+from messages.task_event import TaskEvent
+from messages.task_event_codec import decode_task_event, encode_task_event
+from tests.messages import examples
+from tests.messages.strategies import task_events
+
+
+def _tree() -> dict[str, Any]:
+    tree: dict[str, Any] = json.loads(encode_task_event(examples.TASK_EVENT).value)
+    return tree
+
+
+@settings(deadline=None)
+@given(task_events())
+def test_a_task_event_comes_back_as_it_was(event: TaskEvent) -> None:
+    """For any revisions, levels and aliases."""
+    assert decode_task_event(encode_task_event(event).value) == event
+
+
+def test_a_task_event_of_a_later_minor_is_read_without_what_is_new() -> None:
+    """Also where the news is deep within."""
+    tree = _tree() | {"v": "1.2", "novelty": 1}
+    tree["revisions"][0]["levels"][0]["novelty"] = 1
+
+    assert decode_task_event(write_json(tree)) == examples.TASK_EVENT
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"v": "2.0"}, Reason.SCHEMA_UNSUPPORTED),
+        ({"novelty": 1}, Reason.UNKNOWN_FIELD),
+        ({"name": "../x"}, Reason.BAD_FORMAT),
+        ({"retired": 1}, Reason.WRONG_TYPE),
+        ({"revisions": []}, Reason.OUT_OF_RANGE),
+        ({"revisions": [{}]}, Reason.MISSING_FIELD),
+        ({"aliases": {"prod": 99}}, Reason.BAD_FORMAT),
+        ({"aliases": {"PROD": 2}}, Reason.BAD_FORMAT),
+        ({"aliases": {"prod": "2"}}, Reason.WRONG_TYPE),
+    ],
+)
+def test_a_corrupt_task_event_is_refused(changes: dict[str, object], reason: Reason) -> None:
+    """Each with its reason."""
+    with pytest.raises(MessageError) as caught:
+        decode_task_event(write_json(_tree() | changes))
+    assert caught.value.reason is reason
+
+
+def test_revisions_and_levels_must_ascend() -> None:
+    """The last revision is the default, the first level comes first."""
+    revisions = _tree() | {}
+    revisions["revisions"].reverse()
+    levels = _tree()
+    levels["revisions"][1]["levels"].reverse()
+
+    for tree in (revisions, levels):
+        with pytest.raises(MessageError) as caught:
+            decode_task_event(write_json(tree))
+        assert caught.value.reason is Reason.BAD_FORMAT
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{}", bytes(1_048_577)])
+def test_what_is_no_task_event_at_all_is_refused(value: bytes | None) -> None:
+    """Nothing, an empty object, and more than a task event may have."""
+    with pytest.raises(MessageError):
+        decode_task_event(value)
