@@ -8,7 +8,7 @@ count from when they left.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import Protocol
@@ -55,8 +55,8 @@ class LoadReport:
     """Not sent, or without an answer in time: infinitely late in the percentiles."""
     duration_s: float
     """From the start to the last answer."""
-    offered_qps: float
-    """Queries per second of the plan."""
+    offered_qps: float | None
+    """Queries per second of the plan; None where it had no times."""
     throughput_qps: float
     """Answers per second of `duration_s`."""
     latency_ms: LatencySummary | None
@@ -102,10 +102,10 @@ def run_load(
     under_way: set[Ticket] = set()
     send_lags_ms: list[float] = []
     start_s = clock()
-    last_planned_s = 0.0
+    last_planned_s: float | None = None
     for timed in plan:
-        due_s = start_s + timed.at_s if timed.at_s is not None else clock()
-        last_planned_s = due_s - start_s
+        due_s = clock() if timed.at_s is None else start_s + timed.at_s
+        last_planned_s = timed.at_s
         early_s = due_s - clock()
         if early_s > 0:
             sleep(early_s)
@@ -130,6 +130,21 @@ def run_load(
     return _report(outcomes, send_lags_ms, start_s, last_planned_s)
 
 
+def paced(
+    plan: Iterable[TimedQuery],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Query]:
+    """Yield the queries of `plan`, each not before its time after the first call."""
+    start_s = clock()
+    for timed in plan:
+        early_s = 0.0 if timed.at_s is None else start_s + timed.at_s - clock()
+        if early_s > 0:
+            sleep(early_s)
+        yield timed.query
+
+
 def _outcome_of(ticket: Ticket, due_s: float, now_s: float) -> _Outcome:
     task = ticket.query.task
     if ticket.answered.cancelled():
@@ -145,7 +160,10 @@ def _outcome_of(ticket: Ticket, due_s: float, now_s: float) -> _Outcome:
 
 
 def _report(
-    outcomes: list[_Outcome], send_lags_ms: list[float], start_s: float, last_planned_s: float
+    outcomes: list[_Outcome],
+    send_lags_ms: list[float],
+    start_s: float,
+    last_planned_s: float | None,
 ) -> LoadReport:
     answered = [outcome for outcome in outcomes if outcome.latency_ms is not None]
     end_s = max((outcome.at_s for outcome in answered), default=start_s)
@@ -159,7 +177,7 @@ def _report(
         errors=tuple(errors.most_common()),
         unanswered=len(outcomes) - len(answered),
         duration_s=duration_s,
-        offered_qps=len(outcomes) / last_planned_s if last_planned_s else float("inf"),
+        offered_qps=len(outcomes) / last_planned_s if last_planned_s else None,
         throughput_qps=len(answered) / duration_s if duration_s else 0.0,
         latency_ms=_latency(outcomes),
         send_lag_ms=summarise(send_lags_ms),

@@ -64,5 +64,8 @@ def _offsets(admin: AdminClient, topic: str, spec: OffsetSpec, timeout_s: float)
         except KafkaException as exception:
             error: KafkaError = exception.args[0]
             if error.code() not in _PASSING or deadline.left_s <= _AGAIN_AFTER_S:
-                raise ConnectionFailed(f"topic {topic}: {error.str()}") from exception
+                raise ConnectionFailed(
+                    f"no answer about topic {topic}: {error.str()}; check that the broker runs "
+                    "and KAFKA_BOOTSTRAP_SERVERS"
+                ) from exception
             time.sleep(_AGAIN_AFTER_S)

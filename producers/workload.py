@@ -5,8 +5,9 @@ other), tasks follow Zipf's law (a few are asked often, most are rare), and quer
 given ones, so that lengths are those of real data.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +25,19 @@ class TimedQuery:
     query: Query
 
 
-def poisson_arrivals_s(rate_per_s: float, count: int, seed: int) -> NDArray[np.float64]:
-    """Return `count` arrival times of a Poisson process, ascending, in seconds from 0.
+def poisson_arrivals_s(rate_per_s: float, seed: int) -> Iterator[float]:
+    """Yield the arrival times of a Poisson process, in seconds from 0, without end.
 
     Raises:
         ValueError: If the rate is not positive.
     """
     if not rate_per_s > 0:
         raise ValueError(f"expected a positive rate, got {rate_per_s}")
-    gaps = np.random.default_rng(seed).exponential(1.0 / rate_per_s, size=count)
-    return np.cumsum(gaps)
+    generator = np.random.default_rng(seed)
+    now_s = 0.0
+    while True:
+        now_s += generator.exponential(1.0 / rate_per_s)
+        yield now_s
 
 
 def zipf_shares(num_tasks: int, exponent: float) -> NDArray[np.float64]:
@@ -49,6 +53,22 @@ def zipf_shares(num_tasks: int, exponent: float) -> NDArray[np.float64]:
     weights = np.arange(1, num_tasks + 1, dtype=np.float64) ** -exponent
     shares: NDArray[np.float64] = weights / weights.sum()
     return shares
+
+
+def in_order(
+    queries: Iterable[Query], *, rate_per_s: float | None = None, seed: int = 0
+) -> Iterator[TimedQuery]:
+    """Give queries their times, in their order.
+
+    Args:
+        queries: May be endless; they are drawn from as they are wanted.
+        rate_per_s: Mean arrivals per second of a Poisson process; None: no times.
+        seed: Of the times.
+    """
+    if rate_per_s is None:
+        return (TimedQuery(None, query) for query in queries)
+    arrivals_s = poisson_arrivals_s(rate_per_s, seed)
+    return (TimedQuery(at_s, query) for query, at_s in zip(queries, arrivals_s, strict=False))
 
 
 def plan_load(
@@ -78,10 +98,10 @@ def plan_load(
     for query in queries:
         by_task.setdefault(query.task, []).append(query)
     shares = zipf_shares(len(by_task), zipf_exponent)
-    arrivals_s = poisson_arrivals_s(rate_per_s, count, seed)
+    arrivals_s = islice(poisson_arrivals_s(rate_per_s, seed), count)
     task_of = np.random.default_rng([seed, 1]).choice(len(by_task), size=count, p=shares)
     draws = np.random.default_rng([seed, 2]).random(count)
     rows_of = list(by_task.values())
     for at_s, task_index, draw in zip(arrivals_s, task_of, draws, strict=True):
         rows = rows_of[task_index]
-        yield TimedQuery(float(at_s), replace(rows[int(draw * len(rows))], id=new_id()))
+        yield TimedQuery(at_s, replace(rows[int(draw * len(rows))], id=new_id()))

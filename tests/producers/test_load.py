@@ -9,7 +9,7 @@ import pytest
 from messages.errors import Reason
 from messages.query import Query
 from producers.errors import PublishRejected
-from producers.load import LoadReport, run_load
+from producers.load import LoadReport, paced, run_load
 from producers.ticket import Ticket, settle
 from producers.workload import TimedQuery
 from tests.producers.answers import ask, at, error_for, result_for
@@ -160,3 +160,13 @@ def test_without_times_queries_leave_at_once_and_count_from_leaving() -> None:
     assert (report.answered, report.unanswered) == (2, 1)
     assert report.latency_ms is not None
     assert report.latency_ms.p50 == pytest.approx(200)
+
+
+def test_paced_queries_wait_for_their_time_and_are_never_early() -> None:
+    """For publishing without waiting for answers."""
+    client = SimulatedClient(lambda _, __: None)
+    plan = [TimedQuery(at_s, ask("text")) for at_s in (0.0, 2.0, 3.5)]
+
+    times_s = [client.now_s for _ in paced(plan, clock=client.clock, sleep=client.sleep)]
+
+    assert times_s == [1000.0, 1002.0, 1003.5]

@@ -1,13 +1,19 @@
 """Planned load: the statistics it claims, the seed it keeps."""
 
 from collections.abc import Callable
-from itertools import count
+from itertools import count, islice
 
 import numpy as np
 import pytest
 
 from messages.query import Query, QueryParameters
-from producers.workload import TimedQuery, plan_load, poisson_arrivals_s, zipf_shares
+from producers.workload import (
+    TimedQuery,
+    in_order,
+    plan_load,
+    poisson_arrivals_s,
+    zipf_shares,
+)
 
 QUERIES = [
     Query("1", "often", "a"),
@@ -33,7 +39,7 @@ def plan(**options: float) -> list[TimedQuery]:
 
 def test_gaps_are_those_of_a_poisson_process() -> None:
     """Mean 1/rate, and a standard deviation equal to the mean: not a metronome."""
-    arrivals_s = poisson_arrivals_s(250.0, 40_000, seed=3)
+    arrivals_s = np.fromiter(poisson_arrivals_s(250.0, seed=3), dtype=np.float64, count=40_000)
 
     gaps = np.diff(arrivals_s, prepend=0.0)
 
@@ -89,6 +95,18 @@ def test_the_rate_changes_the_times_and_not_the_texts() -> None:
         [timed.at_s or 0.0 for timed in timed_queries] for timed_queries in (slow, fast)
     )
     assert slow_s == pytest.approx([at_s * 100 for at_s in fast_s])
+
+
+def test_queries_keep_their_order_and_take_the_times_of_the_process() -> None:
+    """An endless source is drawn from only as far as it is used."""
+    endless = (Query(str(number), "t", "text") for number in count())
+
+    timed = list(islice(in_order(endless, rate_per_s=50, seed=9), 5))
+
+    assert [t.query.id for t in timed] == ["0", "1", "2", "3", "4"]
+    assert [t.at_s for t in timed] == list(islice(poisson_arrivals_s(50, seed=9), 5))
+    assert next(endless).id == "5"
+    assert [t.at_s for t in in_order(QUERIES)] == [None] * len(QUERIES)
 
 
 def test_wrong_use_is_refused() -> None:
