@@ -8,7 +8,7 @@ from pydantic import Field
 from messages import cloudevents
 from messages.digest import DIGEST_BYTES
 from messages.encoded_message import EncodedMessage
-from messages.errors import ErrorAnswer, MessageError, Reason, status_of
+from messages.errors import MAX_DETAIL_CHARS, ErrorAnswer, MessageError, Reason, status_of
 from messages.headers import (
     CONTENT_TYPE,
     ERROR_CODE,
@@ -78,7 +78,7 @@ class _ErrorBody(WireModel):
     status: int
     reason: str
     domain: str
-    message: Annotated[str, Field(max_length=200)]
+    message: Annotated[str, Field(max_length=MAX_DETAIL_CHARS)]
     retryable: bool
     stage: str
 
@@ -185,7 +185,7 @@ def _error_fields(answer: ErrorAnswer) -> dict[str, Any]:
             "status": status.http,
             "reason": answer.reason.value,
             "domain": DOMAIN,
-            "message": answer.message[:200],
+            "message": answer.message[:MAX_DETAIL_CHARS],
             "retryable": status.retryable,
             "stage": answer.stage,
         },

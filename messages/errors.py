@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from messages.origin import Origin
 
+MAX_DETAIL_CHARS = 200
+
 
 class Status(NamedTuple):
     """A google.rpc code, its HTTP status, and whether the same query may succeed later."""
@@ -118,9 +120,9 @@ class MessageError(ValueError):
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(f"{reason.value}: {detail}")
         self.reason = reason
-        self.detail = detail[:200]
+        self.detail = detail[:MAX_DETAIL_CHARS]
+        super().__init__(f"{reason.value}: {self.detail}")
 
 
 @dataclass(frozen=True, slots=True)
