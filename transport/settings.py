@@ -75,6 +75,9 @@ class KafkaSettings(BaseModel):
             "fetch.max.bytes": 16_777_216,
             "fetch.message.max.bytes": BATCH_MAX_BYTES,
             "receive.message.max.bytes": 33_554_432,
+            # A partition whose prefetch is full is asked again after this; the default is a second,
+            # which every answer would wait for as soon as two batches are queued.
+            "fetch.queue.backoff.ms": 5,
             "queued.min.messages": 1000 if prefetch == "many" else 2,
             "queued.max.messages.kbytes": 65_536 if prefetch == "many" else 32_768,
         }
