@@ -39,7 +39,9 @@ class WordTagger:
             if word is None or word == seen_word:
                 continue
             seen_word = word
-            start, end = encoding.word_to_chars(word)
+            span = encoding.word_to_chars(word)
+            assert span is not None
+            start, end = span
             label = labels[int(scores[token].argmax())]
             prefix, _, name = label.partition("-")
             if label == "O":
