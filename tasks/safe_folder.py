@@ -60,15 +60,22 @@ class SafeFolder:
             PathEscape: If the name is not plain, or is a link, or anything but a regular file.
             FileTooLarge: If it has more than `max_bytes`.
         """
+        path = self._path / name
         fd = self._open(name, _FILE_FLAGS)
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise PathEscape(f"{self._path / name} is not a regular file: put the file there")
-            # Not the size that fstat gives: the file may grow while it is read.
-            raw = file.read(max_bytes + 1)
+        try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                raise PathEscape(f"{path} is not a regular file: put the file there")
+            with os.fdopen(fd, "rb", closefd=False) as file:
+                # One byte more than there should be: the file may grow while it is read.
+                raw = file.read(min(found.st_size, max_bytes) + 1)
+        except OSError as error:
+            raise ArtifactMissing(f"{path} cannot be read ({error.strerror})") from error
+        finally:
+            os.close(fd)
         if len(raw) > max_bytes:
             raise FileTooLarge(
-                f"{self._path / name} is larger than the {max_bytes} bytes that a valid one can "
+                f"{path} is larger than the {max_bytes} bytes that a valid one can "
                 f"have: write the artifact again"
             )
         return raw
