@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from workers.backbone_store import BackboneStore
 from workers.tagging import WordTagger
 
 LABELS = ("O", "B-person", "I-person", "B-place")
@@ -13,8 +14,8 @@ TEXT = "Ada Lovelace went to Wroxeter today"
 
 
 @pytest.fixture(scope="module")
-def backbone_folder(backbones: Path) -> Path:
-    return backbones / "minilm-l6"
+def tokenizer_folder(backbones: BackboneStore) -> Path:
+    return backbones.folder("minilm-l6")
 
 
 def scores_for(
@@ -34,30 +35,30 @@ def scores_for(
     return scores
 
 
-def test_spans_join_what_follows_a_beginning(backbone_folder: Path) -> None:
+def test_spans_join_what_follows_a_beginning(tokenizer_folder: Path) -> None:
     """B and I of one label are one span, given by characters of the text."""
     scores = scores_for(
-        backbone_folder, {"Ada": "B-person", "Lovelace": "I-person", "Wroxeter": "B-place"}
+        tokenizer_folder, {"Ada": "B-person", "Lovelace": "I-person", "Wroxeter": "B-place"}
     )
 
-    spans = WordTagger(backbone_folder).spans(TEXT, scores, LABELS)
+    spans = WordTagger(tokenizer_folder).spans(TEXT, scores, LABELS)
 
     assert spans == ((0, 12, "person"), (21, 29, "place"))
 
 
-def test_an_inside_without_a_beginning_opens_a_span(backbone_folder: Path) -> None:
+def test_an_inside_without_a_beginning_opens_a_span(tokenizer_folder: Path) -> None:
     """A tagger may forget the B: the word is tagged all the same."""
-    scores = scores_for(backbone_folder, {"Wroxeter": "I-person"})
+    scores = scores_for(tokenizer_folder, {"Wroxeter": "I-person"})
 
-    spans = WordTagger(backbone_folder).spans(TEXT, scores, LABELS)
+    spans = WordTagger(tokenizer_folder).spans(TEXT, scores, LABELS)
 
     assert spans == ((21, 29, "person"),)
 
 
-def test_truncated_rows_tag_what_was_seen(backbone_folder: Path) -> None:
+def test_truncated_rows_tag_what_was_seen(tokenizer_folder: Path) -> None:
     """Fewer scores than tokens: the words beyond are not tagged, and nothing fails."""
-    scores = scores_for(backbone_folder, {"Ada": "B-person", "Wroxeter": "B-place"})[:3]
+    scores = scores_for(tokenizer_folder, {"Ada": "B-person", "Wroxeter": "B-place"})[:3]
 
-    spans = WordTagger(backbone_folder).spans(TEXT, scores, LABELS)
+    spans = WordTagger(tokenizer_folder).spans(TEXT, scores, LABELS)
 
     assert spans == ((0, 3, "person"),)
