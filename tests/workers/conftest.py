@@ -1,0 +1,35 @@
+"""Backbones and engines of the workers' tests: real weights, fetched once per machine."""
+
+from pathlib import Path
+
+import pytest
+
+from petstream.settings import load_settings
+from workers.backbone import Backbone
+from workers.backbone_store import BackboneStore
+from workers.engine import Engine
+
+
+@pytest.fixture(scope="session")
+def backbones() -> BackboneStore:
+    """The backbones of this machine."""
+    return BackboneStore(load_settings().models_dir)
+
+
+@pytest.fixture(scope="session", params=["minilm-l3", "minilm-l6"])
+def backbone_folder(request: pytest.FixtureRequest, backbones: BackboneStore) -> Path:
+    """The folder of each real backbone in turn; fetched where it is missing."""
+    name: str = request.param
+    return backbones.fetch(name)
+
+
+@pytest.fixture(scope="session")
+def engine(backbone_folder: Path) -> Engine:
+    """An engine on each real backbone in turn, with two compute threads."""
+    return Engine(Backbone.load(backbone_folder), threads=2)
+
+
+@pytest.fixture(scope="session")
+def small_engine(backbones: BackboneStore) -> Engine:
+    """An engine on the small backbone alone, with one compute thread."""
+    return Engine(Backbone.load(backbones.fetch("minilm-l3")), threads=1)

@@ -1,0 +1,149 @@
+"""A row's answer is its own: whatever stands beside it, wherever it stands, however it is cut."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.workers.pets import PETS, random_task
+from workers.backbone import Backbone
+from workers.engine import Engine, EngineRow
+from workers.errors import RowError
+from workers.loaded_task import LoadedTask
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def tasks(small_engine: Engine) -> dict[str, LoadedTask]:
+    """A task of every kind and variant, and a tagging task."""
+    shape = small_engine.backbone.shape
+    loaded = {
+        variant: random_task(variant, shape, seed=seed, num_labels=2 + seed).load(small_engine)
+        for seed, variant in enumerate(PETS)
+    }
+    loaded["tagging"] = random_task(
+        "diff", shape, seed=50, kind="tagging", pooling="none", num_labels=9
+    ).load(small_engine)
+    return loaded
+
+
+def token_ids(seed: int, num_tokens: int) -> NDArray[np.int64]:
+    """Token ids of words."""
+    return np.random.default_rng(seed).integers(1000, 30000, num_tokens)
+
+
+@pytest.mark.parametrize("variant", [*PETS, "tagging"])
+@pytest.mark.parametrize("num_tokens", [1, 12, 61])
+def test_a_row_is_the_same_alone_and_anywhere_in_a_mixed_batch(
+    small_engine: Engine, tasks: dict[str, LoadedTask], variant: str, num_tokens: int
+) -> None:
+    """First, in the middle and last, among rows of all kinds and of its own."""
+    row = EngineRow(tasks[variant], token_ids(7, num_tokens))
+    others = [
+        EngineRow(task, token_ids(seed, length))
+        for seed, task in enumerate(tasks.values())
+        for length in (3, 40, 9)
+    ]
+    (alone,) = small_engine.run([row])
+
+    for place in (0, len(others) // 2, len(others)):
+        batch = [*others[:place], row, *others[place:]]
+        found = small_engine.run(batch)[place]
+        assert found.shape == alone.shape
+        assert np.abs(found - alone).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("variant", ["mask", "diff"])
+def test_sparse_changes_agree_on_both_sides_of_the_break_even(
+    small_engine: Engine, tasks: dict[str, LoadedTask], variant: str
+) -> None:
+    """One row of a task runs beside the shared product, a thousand tokens patched into it."""
+    task = tasks[variant]
+    row = EngineRow(task, token_ids(1, 5))
+    many = [row, *(EngineRow(task, token_ids(seed, 100)) for seed in range(9))]
+    break_even = [
+        small_engine.encoder.break_even_rows(layer, product, ops.sparse)
+        for (layer, product), ops in task.ops.products.items()
+        if ops.sparse is not None
+    ]
+
+    (alone,) = small_engine.run([row])
+    among_many = small_engine.run(many)[0]
+
+    assert 5 < min(break_even) <= max(break_even) < 905, "the two runs take the same way"
+    assert np.abs(among_many - alone).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_number_of_threads_changes_nothing(
+    small_engine: Engine, tasks: dict[str, LoadedTask], threads: int
+) -> None:
+    """Slices of one batch, cut for any number of threads, give the same logits."""
+    rows = [
+        EngineRow(task, token_ids(seed, 30 + 13 * seed)) for seed, task in enumerate(tasks.values())
+    ] * 5
+    expected = [small_engine.run([row])[0] for row in rows]
+    engine = Engine(small_engine.backbone, threads=threads)
+
+    found = engine.run(rows)
+    engine.close()
+
+    assert len(found) == len(rows)
+    assert max(np.abs(a - b).max() for a, b in zip(found, expected, strict=True)) < TOLERANCE
+
+
+def test_a_row_that_overflows_leaves_its_neighbours_alone(
+    small_engine: Engine, tasks: dict[str, LoadedTask]
+) -> None:
+    """NaN stays in the row that made it, also beside a row of the same task."""
+    broken_task = random_task("ia3", small_engine.backbone.shape, seed=99)
+    for name in broken_task.dense:
+        broken_task.dense[name] = np.full_like(broken_task.dense[name], 3e38)
+    broken = EngineRow(broken_task.load(small_engine), token_ids(3, 8))
+    row = EngineRow(tasks["ia3"], token_ids(4, 8))
+    (alone,) = small_engine.run([row])
+
+    found = small_engine.run([row, broken, row])
+
+    assert not np.isfinite(found[1]).all()
+    assert np.abs(found[0] - alone).max() < TOLERANCE
+    assert np.abs(found[2] - alone).max() < TOLERANCE
+
+
+def test_no_rows_give_no_logits(small_engine: Engine) -> None:
+    """An empty batch is not an error."""
+    assert small_engine.run([]) == []
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pytest.param(np.array([], dtype=np.int64), id="empty"),
+        pytest.param(np.full(513, 2000), id="longer than the positions"),
+        pytest.param(np.array([101, 30522, 102]), id="beyond the vocabulary"),
+        pytest.param(np.array([101, -1, 102]), id="negative"),
+        pytest.param(np.full((2, 2), 2000), id="two dimensions"),
+    ],
+)
+def test_a_row_that_cannot_be_run_is_refused(
+    small_engine: Engine, tasks: dict[str, LoadedTask], ids: NDArray[np.int64]
+) -> None:
+    """Before anything is computed, with a typed error."""
+    rows = [EngineRow(tasks["lora"], token_ids(1, 4)), EngineRow(tasks["lora"], ids)]
+
+    with pytest.raises(RowError, match="expected"):
+        small_engine.run(rows)
+
+
+def test_a_task_of_another_backbone_is_refused(
+    small_engine: Engine, tasks: dict[str, LoadedTask]
+) -> None:
+    """Weights are never run on a backbone that they were not laid out for."""
+    from dataclasses import replace
+
+    other: Backbone = replace(small_engine.backbone, digest="sha256:" + "0" * 64)
+    engine = Engine(other, threads=1)
+
+    with pytest.raises(ValueError, match="another backbone"):
+        engine.run([EngineRow(tasks["lora"], token_ids(1, 4))])
+    engine.close()

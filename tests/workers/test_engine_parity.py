@@ -1,0 +1,177 @@
+"""The engine against transformers models with the PET merged in, on real weights and sentences."""
+
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from messages.task_event import TaskKind
+from tasks.description import Pooling
+from tests.workers.dense_reference import merged_model, plain_model, reference_logits
+from tests.workers.pets import PETS, random_task
+from tests.workers.sentences import SENTENCES
+from workers.engine import Engine, EngineRow
+from workers.loaded_task import LoadedTask
+from workers.task_ops import ProductOps
+
+TOLERANCE = 2e-5
+
+
+@pytest.fixture(scope="session")
+def tokenizer(backbone_folder: Path) -> Tokenizer:
+    """The backbone's own tokenizer, neither cutting nor padding."""
+    tokenizer = Tokenizer.from_file(str(backbone_folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def token_rows(tokenizer: Tokenizer) -> list[NDArray[np.int64]]:
+    """Token ids of the real sentences."""
+    return [np.array(tokenizer.encode(text).ids, dtype=np.int64) for text in SENTENCES]
+
+
+@pytest.mark.parametrize("variant", PETS)
+def test_logits_equal_those_of_the_merged_model(
+    engine: Engine, backbone_folder: Path, token_rows: list[NDArray[np.int64]], variant: str
+) -> None:
+    """Each kind of PET, all sentences in one batch: within 2e-5 of the merged dense model."""
+    task = random_task(variant, engine.backbone.shape)
+    loaded = task.load(engine)
+    model = merged_model(backbone_folder, task)
+
+    logits = engine.run([EngineRow(loaded, ids) for ids in token_rows])
+
+    expected = [reference_logits(model, task, ids) for ids in token_rows]
+    assert max(_distances(logits, expected)) < TOLERANCE
+
+
+@pytest.mark.parametrize("variant", PETS)
+def test_every_op_of_a_task_moves_the_logits(
+    engine: Engine, token_rows: list[NDArray[np.int64]], variant: str
+) -> None:
+    """Dropping any one op of any product changes logits by far more than the parity allows."""
+    loaded = random_task(variant, engine.backbone.shape).load(engine)
+    whole = engine.run([EngineRow(loaded, ids) for ids in token_rows])
+
+    effects = {
+        what: max(_distances(engine.run([EngineRow(crippled, r) for r in token_rows]), whole))
+        for what, crippled in _without_each_op(loaded)
+    }
+
+    assert effects
+    assert min(effects.values()) > 20 * TOLERANCE, effects
+
+
+def test_plain_backbone_equals_transformers(
+    engine: Engine, backbone_folder: Path, token_rows: list[NDArray[np.int64]]
+) -> None:
+    """Without a PET, each token's hidden state is that of transformers' BertModel."""
+    import torch
+
+    task = random_task("ia3", engine.backbone.shape, kind="tagging", pooling="none")
+    hidden = engine.backbone.shape.hidden_size
+    task = replace(
+        task,
+        dense={name: np.ones_like(scale) for name, scale in task.dense.items()},
+        head_weight=np.eye(hidden, dtype=np.float32),
+        head_bias=np.zeros(hidden, dtype=np.float32),
+    )
+    model = plain_model(backbone_folder)
+
+    states = engine.run([EngineRow(task.load(engine), ids) for ids in token_rows])
+
+    with torch.inference_mode():
+        expected = [
+            model(input_ids=torch.from_numpy(ids)[None]).last_hidden_state[0].numpy()
+            for ids in token_rows
+        ]
+    assert max(_distances(states, expected)) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("kind", "pooling", "num_labels"),
+    [
+        ("single_label", "cls", 151),
+        ("multi_label", "mean", 62),
+        ("regression", "mean", 1),
+        ("tagging", "none", 13),
+    ],
+)
+def test_every_kind_of_head(
+    engine: Engine,
+    backbone_folder: Path,
+    token_rows: list[NDArray[np.int64]],
+    kind: TaskKind,
+    pooling: Pooling,
+    num_labels: int,
+) -> None:
+    """Heads of any width, on pooled rows or on every token, equal the reference."""
+    task = random_task(
+        "lora", engine.backbone.shape, kind=kind, pooling=pooling, num_labels=num_labels
+    )
+    model = merged_model(backbone_folder, task)
+
+    logits = engine.run([EngineRow(task.load(engine), ids) for ids in token_rows])
+
+    expected = [reference_logits(model, task, ids) for ids in token_rows]
+    assert [found.shape for found in logits] == [found.shape for found in expected]
+    assert max(_distances(logits, expected)) < TOLERANCE
+
+
+def test_pairs_use_the_second_token_type(
+    engine: Engine, backbone_folder: Path, tokenizer: Tokenizer
+) -> None:
+    """The second text of a pair has the embeddings that transformers gives it."""
+    task = random_task("bitfit", engine.backbone.shape, takes_pair=True)
+    model = merged_model(backbone_folder, task)
+    encoded = tokenizer.encode(SENTENCES[3], SENTENCES[9])
+    ids, types = (np.array(part, dtype=np.int64) for part in (encoded.ids, encoded.type_ids))
+
+    (logits,) = engine.run([EngineRow(task.load(engine), ids)])
+
+    assert types.any()
+    assert np.abs(logits - reference_logits(model, task, ids, types)).max() < TOLERANCE
+    assert np.abs(logits - reference_logits(model, task, ids)).max() > 20 * TOLERANCE
+
+
+@pytest.mark.parametrize("num_tokens", [1, 2, 17, 128, 511, 512])
+@pytest.mark.parametrize("variant", ["mask", "houlsby"])
+def test_rows_of_any_length(
+    engine: Engine, backbone_folder: Path, variant: str, num_tokens: int
+) -> None:
+    """One token, and as many as the backbone has positions for."""
+    task = random_task(variant, engine.backbone.shape)
+    model = merged_model(backbone_folder, task)
+    ids = np.random.default_rng(num_tokens).integers(1000, 30000, num_tokens)
+
+    (logits,) = engine.run([EngineRow(task.load(engine), ids)])
+
+    assert np.abs(logits - reference_logits(model, task, ids)).max() < TOLERANCE
+
+
+def _distances(
+    found: list[NDArray[np.float32]], expected: list[NDArray[np.float32]]
+) -> list[float]:
+    return [float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True)]
+
+
+def _without_each_op(task: LoadedTask) -> Iterator[tuple[str, LoadedTask]]:
+    """Yield the task without one op, for each op of each product and norm."""
+    for place, ops in task.ops.products.items():
+        for field in fields(ProductOps):
+            if getattr(ops, field.name) is not None:
+                products = {**task.ops.products, place: replace(ops, **{field.name: None})}
+                yield f"{place} {field.name}", _with_ops(task, products=products)
+    for norm_place in task.ops.norms:
+        norms = {key: norm for key, norm in task.ops.norms.items() if key != norm_place}
+        yield f"{norm_place}", _with_ops(task, norms=norms)
+
+
+def _with_ops(task: LoadedTask, **changes: object) -> LoadedTask:
+    return replace(task, ops=replace(task.ops, **changes))
