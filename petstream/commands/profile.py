@@ -1,0 +1,158 @@
+"""`petstream profile`: measure this machine's cost models, and show them."""  # noqa: A005 - named as the command is
+
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from petstream.output import console, error_console, fail, print_json
+from petstream.settings import Settings, load_settings
+from scheduler.profile_file import Profile, ProfileError, read_profiles, write_profile
+from workers.levels import LEVEL_BACKBONES
+
+app = typer.Typer(help="Measure the cost models of this machine, or show them.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.callback(invoke_without_command=True)
+def profile(
+    context: typer.Context,
+    backbone: Annotated[
+        list[str] | None, typer.Option(help="Default: the backbones of all levels.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="As many as the worker will have; default: all cores.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Each figure is a median of so many.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Measure alpha and beta with the worker's engine; schedulers use them from their next start.
+
+    Example: petstream profile --threads 2
+    """
+    if context.invoked_subcommand is not None:
+        return
+    settings = load_settings()
+    profiles = []
+    for name in backbone or list(LEVEL_BACKBONES.values()):
+        measured = _measure(settings, name, threads, repeats)
+        path = write_profile(measured, _folder(settings))
+        profiles.append(measured)
+        error_console.print(f"{name}: written to {path}")
+    _print(profiles, as_json=as_json)
+
+
+@app.command()
+def show(as_json: Json = False) -> None:
+    """Show what was measured on this machine.
+
+    Example: petstream profile show --json
+    """
+    try:
+        profiles = read_profiles(_folder(load_settings()))
+    except ProfileError as error:
+        fail(str(error))
+    if not profiles and not as_json:
+        fail("nothing was measured yet; run `petstream profile`")
+    _print(profiles, as_json=as_json)
+
+
+def _measure(settings: Settings, name: str, threads: int | None, repeats: int) -> Profile:
+    try:
+        from workers.backbone import Backbone
+        from workers.backbone_store import BackboneStore
+        from workers.engine import Engine
+        from workers.errors import BackboneError
+        from workers.profiler import NUM_ROWS, SEQ_LENS, measure_costs
+    except ModuleNotFoundError as error:
+        fail(f"measuring needs the engine ({error.name} is missing): pip install petstream[worker]")
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=error_console, transient=True) as progress:
+        bar = progress.add_task(f"measuring {name}", total=None)
+        try:
+            loaded = Backbone.load(BackboneStore(settings.models_dir).folder(name))
+        except BackboneError as error:
+            fail(str(error))
+        engine = Engine(loaded, threads=threads)
+        try:
+            measured = measure_costs(
+                engine,
+                repeats=repeats,
+                on_point=lambda done, total: progress.update(bar, completed=done, total=total),
+            )
+        finally:
+            engine.close()
+    return Profile(
+        backbone=name,
+        device=_device(),
+        dtype="float32",
+        threads=engine.num_threads,
+        versions={"petstream": version("petstream"), "torch": version("torch")},
+        commit=_commit(),
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        repeats=repeats,
+        num_rows=NUM_ROWS,
+        seq_lens=SEQ_LENS,
+        alpha_ms=_rounded(measured.alpha_ms),
+        beta_ms={kind: _rounded(table) for kind, table in measured.beta_ms.items()},
+    )
+
+
+def _rounded(table: list[list[float]]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(round(value, 4) for value in row) for row in table)
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.state_dir / "profiles"
+
+
+def _print(profiles: list[Profile], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"profiles": [measured.model_dump(mode="json") for measured in profiles]})
+        return
+    for measured in profiles:
+        console.print(
+            f"[bold]{measured.backbone}[/bold] on {measured.device}, {measured.dtype}, "
+            f"{measured.threads} threads, commit {measured.commit}, {measured.measured_at}"
+        )
+        table = Table("ms", "rows", *(f"{length} tokens" for length in measured.seq_lens))
+        tables = {"alpha": measured.alpha_ms}
+        tables |= {f"beta {kind}": costs for kind, costs in measured.beta_ms.items()}
+        for name, costs in tables.items():
+            for number, (rows, row) in enumerate(zip(measured.num_rows, costs, strict=True)):
+                table.add_row(
+                    "" if number else name, str(rows), *(f"{cost_ms:.2f}" for cost_ms in row)
+                )
+            table.add_section()
+        console.print(table)
+
+
+def _device() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _commit() -> str:
+    """Return the commit of the checkout this runs from, or the version of an installed package."""
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return f"release {version('petstream')}"
+    return found.stdout.strip()
