@@ -1,0 +1,266 @@
+"""A worker's stage on real weights and real tasks: every row leaves as exactly one record."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from messages.answer_codec import decode_answer
+from messages.batch import Batch, BatchRow
+from messages.batch_codec import encode_batch
+from messages.errors import ErrorAnswer, Reason
+from messages.escalation import SmallLevelOutput
+from messages.escalation_codec import decode_escalation
+from messages.origin import Origin
+from messages.query import QueryParameters
+from messages.reply import ReplyAddress
+from messages.result import Result
+from messages.task_event import TaskReference
+from messages.topics import TopicNames
+from tasks.store import TaskStore
+from transport.records import OutgoingRecord, Record
+from workers.backbone import Backbone
+from workers.backbone_store import BackboneStore
+from workers.engine import Engine
+from workers.stage import WorkerStage
+from workers.task_manager import TaskManager
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "tasks"
+TOPICS = TopicNames("test")
+NOW_S = 1_800_000_000.0
+SPAM = "WINNER!! You have been selected to receive a 900 pound prize reward! Call 09061701461 now"
+HAM = "Ok, I will be home by six, shall we have dinner together?"
+
+
+class Bench:
+    """One worker's stage with the tasks of `examples/`, and a way to write batches for it."""
+
+    def __init__(self, store: TaskStore, backbones: BackboneStore, level: int) -> None:
+        self.level = level
+        folder = backbones.fetch(("minilm-l3", "minilm-l6")[level])
+        engine = Engine(Backbone.load(folder), threads=1)
+        self.backbone_name = folder.name
+        self.references = {
+            name: TaskReference(name, 1, store.open_revision(name, 1).digest)
+            for name in ("sms_spam", "clinc150")
+        }
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.no_padding()
+        self.stage = WorkerStage(
+            level=level,
+            engine=engine,
+            tasks=TaskManager(store, engine, level=level, memory_limit_bytes=1 << 28),
+            backbone_folder=folder,
+            topics=TOPICS,
+            wall_clock_s=lambda: NOW_S,
+        )
+
+    def row(self, text: str, task_index: int = 0, offset: int = 0) -> BatchRow:
+        """Return a row of `text`, as a scheduler would write it."""
+        ids = np.asarray(self.tokenizer.encode(text).ids, "<u4")
+        return BatchRow(
+            origin=Origin("test.queries", "", 0, offset),
+            query_id=f"q{offset}",
+            task_index=task_index,
+            token_ids=ids.tobytes(),
+            text=text,
+            text_pair=None,
+            parameters=QueryParameters(),
+            reply=ReplyAddress(key=b"k%d" % offset, encoding="json"),
+            input_digest=b"12345678",
+            appended_ms=int(1000 * NOW_S) - 40,
+            timings_ms=(("queue_l0", 20.0),),
+        )
+
+    def batch(self, rows: Sequence[BatchRow], *tasks: TaskReference) -> Batch:
+        """Return a batch of these rows; of sms_spam unless told otherwise."""
+        return Batch(
+            batch_id="b1",
+            level=self.level,
+            backbone=self.backbone_name,
+            policy="packed",
+            created_ms=int(1000 * NOW_S) - 10,
+            tasks=tasks or (self.references["sms_spam"],),
+            rows=tuple(rows),
+        )
+
+    def run(self, batch: Batch) -> list[OutgoingRecord]:
+        """Send a batch through its wire form and the stage."""
+        return self.run_bytes(encode_batch(batch).value)
+
+    def run_bytes(self, value: bytes) -> list[OutgoingRecord]:
+        """Give the stage a record of these bytes."""
+        topic = TOPICS.batches(self.level)
+        return list(self.stage.process([Record(topic, 3, 7, None, value, (), 0)]))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, backbones: BackboneStore) -> TaskStore:
+    store = TaskStore(tmp_path_factory.mktemp("tasks"))
+    shapes = {
+        name: Backbone.load(backbones.fetch(name)).shape for name in ("minilm-l3", "minilm-l6")
+    }
+    for name in ("sms_spam", "clinc150"):
+        store.add(EXAMPLES / name, shapes)
+    return store
+
+
+@pytest.fixture(scope="module")
+def small(store: TaskStore, backbones: BackboneStore) -> Bench:
+    return Bench(store, backbones, 0)
+
+
+@pytest.fixture(scope="module")
+def large(store: TaskStore, backbones: BackboneStore) -> Bench:
+    return Bench(store, backbones, 1)
+
+
+def answers(records: Sequence[OutgoingRecord]) -> list[Result | ErrorAnswer]:
+    return [
+        decode_answer(record.value, record.headers)
+        for record in records
+        if record.topic == TOPICS.results
+    ]
+
+
+def test_certain_rows_are_answered_with_their_labels(small: Bench) -> None:
+    """Rows of two tasks in one batch; each answer names its query, its task and its label."""
+    rows = [small.row(SPAM, 0, 1), small.row(HAM, 0, 2), small.row("what's my balance", 1, 3)]
+    rows = [replace(row, parameters=QueryParameters(min_confidence=0.0)) for row in rows]
+    tasks = (small.references["sms_spam"], small.references["clinc150"])
+
+    records = small.run(small.batch(rows, *tasks))
+
+    given = answers(records)
+    assert [(a.id, a.task, a.labels) for a in given if isinstance(a, Result)] == [
+        ("q1", "sms_spam", ("spam",)),
+        ("q2", "sms_spam", ("ham",)),
+        ("q3", "clinc150", ("balance",)),
+    ]
+    assert [record.key for record in records] == [b"k1", b"k2", b"k3"]
+
+
+def test_answers_carry_origin_digest_level_and_timings(small: Bench) -> None:
+    """What a caller needs to trust and to explain an answer comes with it."""
+    row = replace(small.row(HAM, offset=9), parameters=QueryParameters(min_confidence=0.0))
+
+    (given,) = answers(small.run(small.batch([row])))
+
+    assert isinstance(given, Result)
+    assert given.origin == row.origin
+    assert given.input_digest == row.input_digest
+    assert (given.level, given.task_revision, given.batch_id) == (0, 1, "b1")
+    assert given.kept_tokens == len(row.token_ids) // 4
+    assert dict(given.timings_ms)["queue_l0"] == 20.0
+    assert dict(given.timings_ms)["wait_l0"] == 10.0
+
+
+def test_a_doubtful_row_goes_on_with_what_was_learnt(small: Bench) -> None:
+    """An escalation carries the text, the calibrated scores and everything the answer needs."""
+    row = replace(small.row(HAM, offset=5), parameters=QueryParameters(min_confidence=1.0))
+
+    (record,) = small.run(small.batch([row]))
+
+    assert record.topic == TOPICS.escalations
+    escalation = decode_escalation(record.value)
+    scores = np.frombuffer(escalation.small_output.scores, "<f4")
+    assert escalation.next_level == 1
+    assert escalation.text == HAM
+    assert (escalation.origin, escalation.reply) == (row.origin, row.reply)
+    assert scores.sum() == pytest.approx(1, abs=1e-5)
+    assert escalation.small_output.confidence == pytest.approx(scores.max(), abs=1e-6)
+
+
+def test_a_forced_level_answers_whatever_its_confidence(small: Bench) -> None:
+    """`level` in the query is final."""
+    parameters = QueryParameters(level=0, min_confidence=1.0)
+    row = replace(small.row(HAM), parameters=parameters)
+
+    (given,) = answers(small.run(small.batch([row])))
+
+    assert isinstance(given, Result)
+
+
+def test_the_large_level_answers_for_both(large: Bench) -> None:
+    """The terminal answer is the weighted ensemble: a contrary small output lowers confidence."""
+    plain = large.row(HAM)
+    contrary = SmallLevelOutput(0, np.array([0.0, 1.0], "<f4").tobytes(), 1.0, "b0")
+    labels = large.references["sms_spam"]
+
+    (alone,) = answers(large.run(large.batch([plain], labels)))
+    (both,) = answers(large.run(large.batch([replace(plain, small_output=contrary)], labels)))
+
+    assert isinstance(alone, Result)
+    assert isinstance(both, Result)
+    assert alone.level == both.level == 1
+    assert both.confidence < alone.confidence - 0.2
+
+
+def test_expired_rows_are_not_computed(small: Bench) -> None:
+    """A passed deadline is an error answer; the neighbour is answered."""
+    late = replace(small.row(HAM, offset=1), deadline_ms=int(1000 * NOW_S))
+    good = replace(small.row(HAM, offset=2), parameters=QueryParameters(level=0))
+
+    records = small.run(small.batch([late, good]))
+
+    first, second = answers(records)
+    assert isinstance(first, ErrorAnswer)
+    assert first.reason is Reason.DEADLINE_PAST
+    assert isinstance(second, Result)
+    assert [record.topic for record in records].count(TOPICS.dead_letters) == 1
+
+
+def test_a_task_that_cannot_be_loaded_costs_only_its_own_rows(small: Bench) -> None:
+    """Another digest than the store's is not answered with the wrong weights."""
+    wrong = replace(small.references["sms_spam"], digest="sha256:" + 64 * "0")
+    rows = [small.row(HAM, 0, 1), small.row("what's my balance", 1, 2)]
+    rows = [replace(row, parameters=QueryParameters(level=0)) for row in rows]
+
+    first, second = answers(small.run(small.batch(rows, wrong, small.references["clinc150"])))
+
+    assert isinstance(first, ErrorAnswer)
+    assert first.reason is Reason.TASK_UNAVAILABLE
+    assert isinstance(second, Result)
+
+
+def test_one_row_that_fails_costs_no_other(small: Bench) -> None:
+    """A token id outside the vocabulary fails its row alone, found by halving the batch."""
+    rows = [
+        replace(small.row(HAM, offset=number), parameters=QueryParameters(level=0))
+        for number in range(7)
+    ]
+    rows[4] = replace(rows[4], token_ids=np.array([101, 4_000_000, 102], "<u4").tobytes())
+
+    given = answers(small.run(small.batch(rows)))
+
+    assert [isinstance(answer, Result) for answer in given] == 4 * [True] + [False] + 2 * [True]
+    failed = given[4]
+    assert isinstance(failed, ErrorAnswer)
+    assert failed.reason is Reason.MODEL_FAILED
+
+
+@pytest.mark.parametrize("value", [b"", b"\xc1", b"not a batch"], ids=["empty", "c1", "text"])
+def test_a_corrupt_batch_is_set_aside(small: Bench, value: bytes) -> None:
+    """Bytes that are no batch name no query: they go to the dead letters as they are."""
+    (record,) = small.run_bytes(value)
+
+    assert record.topic == TOPICS.dead_letters
+    assert record.value == value
+    assert dict(record.headers)["petstream-error-code"] == b"INVALID_BATCH"
+
+
+def test_a_batch_of_another_level_is_set_aside(small: Bench) -> None:
+    """Weights of one level never answer for another."""
+    (record,) = small.run(replace(small.batch([small.row(HAM)]), level=1))
+
+    assert dict(record.headers)["petstream-error-code"] == b"INVALID_BATCH"
+
+
+def test_the_same_batch_gives_the_same_records(small: Bench) -> None:
+    """A batch that is run again after a crash answers byte for byte what it answered before."""
+    batch = small.batch([small.row(HAM, offset=1), small.row(SPAM, offset=2)])
+
+    assert small.run(batch) == small.run(batch)
