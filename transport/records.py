@@ -30,8 +30,8 @@ class Record:
     appended_ms: int
     """The broker's append time, milliseconds since 1970 (topics are LogAppendTime)."""
     corrupt: str | None = None
-    """Why its bytes could not be had. Key, value and headers are empty then, and the record
-    stands only for its coordinates, which must still be answered and settled."""
+    """Why some of its bytes could not be had; these are empty. Such a record must still be
+    answered and settled: by its coordinates, if nothing else is left of it."""
 
     @property
     def source(self) -> Partition:

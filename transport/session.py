@@ -143,14 +143,20 @@ class Session:
             if error.code() == KafkaError._MAX_POLL_EXCEEDED:
                 self._lose(self._assignment.owned)
             return self._trouble.handle(message, error) if self._trouble else None
+        try:
+            headers, corrupt = _headers(message), None
+        except (SystemError, UnicodeDecodeError):
+            # confluent-kafka cannot give any header of a record with one such name.
+            headers, corrupt = (), "the name of a header is not UTF-8"
         return Record(
             topic=message.topic() or "",
             partition=message.partition() or 0,
             offset=message.offset() or 0,
             key=message.key(),
             value=message.value(),
-            headers=_headers(message),
+            headers=headers,
             appended_ms=message.timestamp()[1],
+            corrupt=corrupt,
         )
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -182,6 +188,8 @@ class Session:
             self._consumer.resume([_of(source) for source in paused])
         self._paused.difference_update(sources)
         self._assignment.revoke(sources)
+        if self._trouble is not None:
+            self._trouble.forget(sources)
         if self._listener is not None:
             self._listener.forget(sources)
 
@@ -207,7 +215,11 @@ def _publisher(settings: KafkaSettings, slot_id: str) -> Publisher:
 
 
 def _headers(message: Message) -> tuple[tuple[str, bytes], ...]:
-    """Return the headers; a null value counts as empty."""
+    """Return the headers; a null value counts as empty.
+
+    Raises:
+        SystemError: If a header's name is not UTF-8.
+    """
     headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
     return tuple((name, value or b"") for name, value in headers)
 

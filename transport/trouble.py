@@ -2,6 +2,8 @@
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -30,6 +32,13 @@ _DENIED = {
 }
 
 
+class _GivenUp(NamedTuple):
+    """A compressed batch that cannot be inflated, and how far it has been skipped."""
+
+    batch_offset: int
+    next_offset: int
+
+
 class ConsumerTrouble:
     """Handles the error messages of one consumer, on its thread."""
 
@@ -37,7 +46,8 @@ class ConsumerTrouble:
         self._consumer = consumer
         self._group = group
         self._topic_ids = topic_ids
-        self._sightings: Counter[tuple[str, int, int]] = Counter()
+        self._sightings: Counter[tuple[Partition, int]] = Counter()
+        self._given_up: dict[Partition, _GivenUp] = {}
 
     def handle(self, message: Message, error: KafkaError) -> Record | None:
         """Deal with one error; return a record that stands for unreadable bytes, if it is one.
@@ -58,6 +68,11 @@ class ConsumerTrouble:
         else:
             logger.warning("consumer of %s: %s", self._group, error.str())
         return None
+
+    def forget(self, sources: Iterable[Partition]) -> None:
+        """Start afresh with partitions that left: unsettled skips must be answered again."""
+        for source in sources:
+            self._given_up.pop(source, None)
 
     def _begin_or_stop(self, source: Partition) -> None:
         """Begin a partition that the group never read at its first record; stop if it was read.
@@ -92,11 +107,21 @@ class ConsumerTrouble:
         if topic is None or partition is None or offset is None or offset < 0:
             logger.error("unreadable data without coordinates: %s", error.str())
             return None
-        where = (topic, partition, offset)
-        self._sightings[where] += 1
-        logger.error("unreadable %s/%d/%d (%d): %s", *where, self._sightings[where], error.str())
-        if self._sightings[where] < _SIGHTINGS:
+        source = Partition(topic, partition)
+        given_up = self._given_up.get(source)
+        if given_up is not None and given_up.batch_offset == offset:
+            # The error names the first record of the compressed batch that we are still within.
+            return self._skip(source, given_up.next_offset, offset, error)
+        self._sightings[source, offset] += 1
+        count = self._sightings[source, offset]
+        logger.error("unreadable %s/%d, seen %d times: %s", source, offset, count, error.str())
+        if count < _SIGHTINGS:
             return None
-        del self._sightings[where]
-        self._consumer.seek(TopicPartition(topic, partition, offset + 1))
-        return Record(topic, partition, offset, None, None, (), 0, corrupt=error.str())
+        del self._sightings[source, offset]
+        return self._skip(source, offset, offset, error)
+
+    def _skip(self, source: Partition, offset: int, batch_offset: int, error: KafkaError) -> Record:
+        """Read on behind one record; its coordinates stand for it."""
+        self._consumer.seek(TopicPartition(*source, offset + 1))
+        self._given_up[source] = _GivenUp(batch_offset, offset + 1)
+        return Record(*source, offset, None, None, (), 0, corrupt=error.str())
