@@ -236,6 +236,13 @@ DECODING = [
         Reason.OUT_OF_RANGE,
         JSON_HEADERS,
     ),
+    Hostile(
+        27,
+        "NaN in an unknown field of a later minor",
+        as_json(v="1.7", extra=float("nan")),
+        Reason.OUT_OF_RANGE,
+        JSON_HEADERS,
+    ),
     Hostile(28, "unknown field", packed(txt="hello"), Reason.UNKNOWN_FIELD),
     Hostile(28, "unknown parameter", packed(parameters={"topk": 1}), Reason.UNKNOWN_FIELD),
     Hostile(29, "no text", without("text"), Reason.MISSING_FIELD),

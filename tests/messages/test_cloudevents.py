@@ -60,6 +60,15 @@ def test_expirytime_is_a_deadline(text: bytes, epoch_ms: int) -> None:
     assert incoming.query.expires_at_ms == epoch_ms
 
 
+def test_a_deadline_in_the_value_goes_before_expirytime() -> None:
+    """As every field does."""
+    headers = _with(("ce_expirytime", b"1970-01-01T00:00:00Z"))
+
+    incoming = _decode(b'{"text":"hello","expires_at_ms":5}', headers)
+
+    assert incoming.query.expires_at_ms == 5
+
+
 def test_the_deadline_of_an_encoded_event_is_the_querys() -> None:
     """Header and field say the same."""
     headers = dict(encode_query(examples.QUERY, envelope="cloudevents").headers)

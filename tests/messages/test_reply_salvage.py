@@ -61,6 +61,13 @@ def test_what_is_too_large_is_not_echoed() -> None:
     assert sum(len(value) for _, value in reply.headers) <= 32_768
 
 
+def test_not_more_is_echoed_than_a_batch_would_carry() -> None:
+    """However many headers came."""
+    reply = salvage_reply(b"\xc1", None, [("traceparent", b"x")] * 1_000).reply
+
+    assert len(reply.headers) == 32
+
+
 @pytest.mark.parametrize(
     ("value", "headers", "encoding", "envelope"),
     [

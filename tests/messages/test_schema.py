@@ -4,13 +4,14 @@ import pytest
 
 from messages.errors import MessageError, Reason
 from messages.query_codec import decode_query
-from messages.schema import VERSION, check_version, is_query_id, is_task_tag
+from messages.schema import MAJOR, MINOR, VERSION, check_version, is_query_id, is_task_tag
 from tests.messages import hostile
 
 
 def test_a_version_of_our_major_is_accepted() -> None:
     """And a later minor may hold what we do not know."""
     assert check_version(VERSION) is False
+    assert check_version(f"{MAJOR}.0{MINOR}") is False
     assert check_version("1.1") is True
     assert check_version("1.9999") is True
 
