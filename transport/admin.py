@@ -51,13 +51,21 @@ def outcomes(
 
 
 def topic_ids(admin: AdminClient, topics: Iterable[str], settings: KafkaSettings) -> dict[str, str]:
-    """Return the broker's UUID of each topic that exists, in its 22-character form."""
+    """Return the broker's UUID of each topic that exists, in its 22-character form.
+
+    The form is Kafka's own: base64 of the URL-safe alphabet.
+    """
     found = outcomes(
         admin.describe_topics(TopicCollection(list(topics)), request_timeout=REQUEST_TIMEOUT_S),
         settings,
     )
     return {
-        topic: str(description.topic_id)
+        topic: url_safe(str(description.topic_id))
         for topic, description in found.items()
         if not isinstance(description, KafkaError)
     }
+
+
+def url_safe(topic_id: str) -> str:
+    """Return a topic id as Kafka's tools print it; librdkafka prints plain base64."""
+    return topic_id.replace("+", "-").replace("/", "_")
