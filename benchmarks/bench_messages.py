@@ -1,13 +1,15 @@
 """The wire: what encoding, decoding and validating cost on one core.
 
-    python benchmarks/bench_messages.py [--json] [--repeats 300]
+    python benchmarks/bench_messages.py [--json] [--repeats 1000]
 
-One process, one thread. Each figure is the median over many short runs, so that a busy neighbour
-on the machine does not decide it; the fastest run stands beside it. The garbage collector stays on.
+One thread, and its own CPU time: what other processes take of the core does not count. What they
+take of a shared cache or of the core's other hardware thread does, hence the median over many short
+runs, the fastest beside it, and the machine's load in the document. The garbage collector stays on.
 """
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -40,6 +42,7 @@ BATCH_ROWS = 2_048
 NUM_TASKS = 64
 TOKENS_PER_ROW = 24
 GOAL_US = 15.0
+LOOPS = 50
 
 
 def time_us(run: Callable[[], object], repeats: int, per_call: int, loops: int) -> dict[str, float]:
@@ -47,10 +50,10 @@ def time_us(run: Callable[[], object], repeats: int, per_call: int, loops: int) 
     run()
     times_us = []
     for _ in range(repeats):
-        started = time.perf_counter()
+        started = time.thread_time()
         for _ in range(loops):
             run()
-        times_us.append((time.perf_counter() - started) * 1e6 / loops / per_call)
+        times_us.append((time.thread_time() - started) * 1e6 / loops / per_call)
     return {"median_us": statistics.median(times_us), "fastest_us": min(times_us)}
 
 
@@ -81,7 +84,7 @@ def query_figures(repeats: int) -> list[dict[str, Any]]:
             figures.append(
                 {"message": "query", "encoding": encoding, "envelope": envelope, "part": part}
                 | {"bytes": len(value)}
-                | time_us(run, repeats, 1, 200)
+                | time_us(run, repeats, 1, LOOPS)
             )
     return figures
 
@@ -152,7 +155,7 @@ def inner_figures(repeats: int) -> list[dict[str, Any]]:
         batch_id="b" * 32,
     )
     answer = encode_answer(result, row.reply)
-    few = max(5, repeats // 15)
+    few = max(5, repeats // 50)
     parts: list[tuple[str, str, Callable[[], object], int, int, int]] = [
         ("batch row", "encode", lambda: encode_batch(batch), len(batch_value), BATCH_ROWS, few),
         (
@@ -184,7 +187,7 @@ def inner_figures(repeats: int) -> list[dict[str, Any]]:
     ]
     return [
         {"message": message, "encoding": "msgpack", "part": part, "bytes": num_bytes / per_call}
-        | time_us(run, runs or repeats, per_call, 1 if runs else 200)
+        | time_us(run, runs or repeats, per_call, 1 if runs else LOOPS)
         for message, part, run, num_bytes, per_call, runs in parts
     ]
 
@@ -222,6 +225,7 @@ def document(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "command": " ".join(["python", "benchmarks/bench_messages.py", *sys.argv[1:]]),
         "commit": commit,
         "device": f"{_processor()}, one core",
+        "load_1min": os.getloadavg()[0],
         "versions": {
             "python": platform.python_version(),
             "msgpack": version("msgpack"),
@@ -247,7 +251,7 @@ def main() -> None:
     """Measure, then print a table or one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--repeats", type=int, default=300, help="runs per figure")
+    parser.add_argument("--repeats", type=int, default=1_000, help="runs per figure")
     arguments = parser.parse_args()
 
     rows = query_figures(arguments.repeats) + inner_figures(arguments.repeats)

@@ -7,8 +7,7 @@ ignored.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from messages.errors import MessageError, Reason
 from messages.limits import MAX_HEADERS, MAX_HEADERS_BYTES
@@ -70,8 +69,7 @@ _ORIGIN_FORM = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class QueryHeaders:
+class QueryHeaders(NamedTuple):
     """The headers of a query's record, sorted by what they are for."""
 
     read: dict[str, str]

@@ -24,7 +24,7 @@ from messages.headers import (
 )
 from messages.limits import MAX_KEY_BYTES, MAX_QUERY_ARRAY_ITEMS, MAX_QUERY_BYTES
 from messages.query import NO_PARAMETERS, Query, QueryParameters
-from messages.query_schema import validate_query
+from messages.query_schema import check_query, validate_query
 from messages.reply import CallerEnvelope, Encoding, ReplyAddress
 from messages.schema import VERSION as SCHEMA_VERSION
 from messages.schema import check_version, is_query_id
@@ -121,7 +121,7 @@ def encode_query(
         MessageError: The query is not valid.
     """
     fields = _fields(query)
-    validate_query(dict(fields), may_hold_unknown=False)
+    check_query(dict(fields))
     if envelope == "bare":
         if fields.keys() > {"id", "task", "text"} or isinstance(fields["text"], list):
             raise MessageError(Reason.UNKNOWN_FIELD, "bare text carries a text and a task only")

@@ -42,8 +42,8 @@ class QueryFields(WireModel):
     expires_at_ms: EpochMs | None = None
 
 
-def validate_query(fields: dict[str, Any], *, may_hold_unknown: bool) -> Query:
-    """The query that `fields` describe.
+def check_query(fields: dict[str, Any], *, may_hold_unknown: bool = False) -> QueryFields:
+    """`fields`, if they describe a query.
 
     Args:
         fields: A query's value without `v`. Changed in place.
@@ -58,6 +58,12 @@ def validate_query(fields: dict[str, Any], *, may_hold_unknown: bool) -> Query:
     _check_text("text", checked.text)
     if checked.text_pair is not None:
         _check_text("text_pair", checked.text_pair)
+    return checked
+
+
+def validate_query(fields: dict[str, Any], *, may_hold_unknown: bool) -> Query:
+    """The query that `fields` describe; arguments and errors as of `check_query`."""
+    checked = check_query(fields, may_hold_unknown=may_hold_unknown)
     return Query(
         checked.id,
         checked.task,
