@@ -3,6 +3,7 @@
 `petstream up` keeps one running, `petstream demo` makes a short-lived one.
 """
 
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ from petstream.settings import Settings
 from petstream.supervisor import ServiceSpec, Supervisor
 from petstream.task_registry import task_registry
 from transport.embedded_broker import EmbeddedBroker
+from transport.embedded_broker.version import BrokerVersion, ask_version
 from transport.topics import create_topics
 from workers.backbone_store import BackboneStore
 from workers.levels import LEVEL_BACKBONES
 
 BATCH_PARTITIONS_PER_WORKER = 4
+READY_LIMIT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +105,36 @@ def broker_for(
 def supervisor_for(settings: Settings, shape: Shape) -> Supervisor:
     """Return a supervisor, not yet started, of every service."""
     return Supervisor(service_specs(shape), settings.state_dir, settings.environment())
+
+
+@contextmanager
+def serve_for_a_while(
+    settings: Settings, task_folders: Iterable[Path], shape: Shape | None = None
+) -> Iterator[tuple[Settings, BrokerVersion]]:
+    """Run broker, scheduler and workers in a folder of their own, for the length of the block.
+
+    Yields:
+        Settings that name the broker, and what the broker says of itself.
+    """
+    shape = shape or Shape()
+    fetch_backbones(settings.models_dir)
+    with tempfile.TemporaryDirectory(prefix="petstream-") as name:
+        folder = Path(name)
+        own = settings.with_flags(tasks_dir=folder / "tasks", state_dir=folder / "state")
+        with broker_for(own, folder / "broker") as (served, broker):
+            make_topics(served, shape)
+            publish_tasks(served, task_folders)
+            supervisor = supervisor_for(served, shape)
+            supervisor.start()
+            try:
+                with error_console.status("starting scheduler and workers"):
+                    supervisor.wait_until_ready(READY_LIMIT_S)
+                for process in supervisor.statuses():
+                    error_console.print(f"{process.name} is ready (process {process.pid})")
+                yield served, broker.version() if broker else _version(served)
+            finally:
+                supervisor.stop()
+
+
+def _version(settings: Settings) -> BrokerVersion:
+    return ask_version(kafka_settings(settings).bootstrap_servers)

@@ -1,10 +1,6 @@
 """`petstream demo`: the main job on real data."""
 
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import typer
 from confluent_kafka.admin import AdminClient
@@ -55,7 +51,12 @@ def demo(
         kafka = kafka_settings(settings)
         report = _ask(settings, tasks, queries, ask_version(kafka.bootstrap_servers))
     else:
-        with _services(settings, tasks) as (served, broker_version):
+        from petstream.deployment import serve_for_a_while
+
+        with serve_for_a_while(settings, [task.folder for task in tasks]) as (
+            served,
+            broker_version,
+        ):
             report = _ask(served, tasks, queries, broker_version)
     if as_json_document:
         print_json(as_json(report))
@@ -66,42 +67,6 @@ def demo(
             f"{report.lost} queries lost, {report.duplicates} answered twice, "
             f"{report.queries - report.answered} not answered in {ANSWER_LIMIT_S:.0f} s"
         )
-
-
-@contextmanager
-def _services(
-    settings: Settings, tasks: list[DemoTask]
-) -> Iterator[tuple[Settings, BrokerVersion]]:
-    """Run broker, scheduler and workers in a folder of their own, for the length of the demo."""
-    from petstream.deployment import (
-        Shape,
-        broker_for,
-        fetch_backbones,
-        make_topics,
-        publish_tasks,
-        supervisor_for,
-    )
-
-    fetch_backbones(settings.models_dir)
-    with tempfile.TemporaryDirectory(prefix="petstream-demo-") as name:
-        folder = Path(name)
-        own = settings.with_flags(tasks_dir=folder / "tasks", state_dir=folder / "state")
-        with broker_for(own, folder / "broker") as (served, broker):
-            make_topics(served, Shape())
-            publish_tasks(served, [task.folder for task in tasks])
-            supervisor = supervisor_for(served, Shape())
-            supervisor.start()
-            try:
-                with error_console.status("starting scheduler and workers"):
-                    supervisor.wait_until_ready(ANSWER_LIMIT_S)
-                for process in supervisor.statuses():
-                    error_console.print(f"{process.name} is ready (process {process.pid})")
-                yield (
-                    served,
-                    broker.version() if broker else ask_version(served.bootstrap_servers or ""),
-                )
-            finally:
-                supervisor.stop()
 
 
 def _ask(

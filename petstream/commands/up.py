@@ -9,6 +9,7 @@ import typer
 
 from petstream import services_file
 from petstream.deployment import (
+    READY_LIMIT_S,
     Shape,
     broker_for,
     fetch_backbones,
@@ -24,7 +25,6 @@ from transport.embedded_broker import EmbeddedBroker
 
 app = typer.Typer()
 
-READY_LIMIT_S = 120.0
 TEND_EVERY_S = 0.2
 
 
