@@ -111,6 +111,6 @@ class SchedulingWindow:
         )
 
     def _count(self, record: Record) -> None:
-        num_bytes = record.num_bytes
+        num_bytes = len(record.value or b"") + len(record.key or b"")
         self._num_bytes += num_bytes
         self._num_tokens += 2 + max(0, num_bytes - _ENVELOPE_BYTES) // _BYTES_PER_TOKEN
