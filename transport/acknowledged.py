@@ -44,6 +44,8 @@ class AcknowledgedPublisher:
         try:
             produce_all(self._producer, outgoing, reports)
             self._producer.flush(_DELIVERY_S)
+            if reports.too_large is not None:
+                raise reports.too_large
             if not reports.is_complete:
                 raise TransactionAborted(
                     f"{reports.num_sent - reports.num_acknowledged} of {reports.num_sent} records "

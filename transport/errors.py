@@ -98,15 +98,12 @@ class OutcomeUnknown(SessionError):
 
 
 class RecordTooLarge(SessionError):
-    """A record to publish is larger than any topic of ours accepts."""
+    """A record to publish is larger than its topic, or any topic of ours, accepts."""
 
-    def __init__(self, topic: str, num_bytes: int, max_bytes: int) -> None:
-        super().__init__(
-            f"a record of {num_bytes} bytes for {topic} exceeds {max_bytes} bytes; split it"
-        )
+    def __init__(self, topic: str, num_bytes: int, limit: str) -> None:
+        super().__init__(f"a record of {num_bytes} bytes for {topic} exceeds {limit}; split it")
         self.topic = topic
         self.num_bytes = num_bytes
-        self.max_bytes = max_bytes
 
 
 class DataLossDetected(SessionError):

@@ -18,6 +18,9 @@ _BY_KEY = -1
 _QUEUE_FULL_WAIT_S = 0.05
 
 
+_TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}
+
+
 class Publisher(Protocol):
     """Publishes records and settles offsets together. Used from the session's thread only."""
 
@@ -57,6 +60,8 @@ class DeliveryReports:
         self.num_acknowledged = 0
         self.num_failed = 0
         self.last_error = ""
+        self.too_large: RecordTooLarge | None = None
+        """The last record that the broker found too large for its topic."""
 
     @property
     def num_reported(self) -> int:
@@ -68,13 +73,16 @@ class DeliveryReports:
         """Whether every record was acknowledged."""
         return self.num_acknowledged == self.num_sent
 
-    def note(self, error: KafkaError | None, _message: Message) -> None:
+    def note(self, error: KafkaError | None, message: Message) -> None:
         """Count one report; the callback of `Producer.produce`."""
         if error is None:
             self.num_acknowledged += 1
         else:
             self.num_failed += 1
             self.last_error = error.str()
+        if error is not None and error.code() in _TOO_LARGE:
+            limit = "the topic's max.message.bytes"
+            self.too_large = RecordTooLarge(message.topic() or "", len(message), limit)
 
 
 def check_sizes(outgoing: Sequence[OutgoingRecord]) -> None:
@@ -85,7 +93,7 @@ def check_sizes(outgoing: Sequence[OutgoingRecord]) -> None:
     """
     for record in outgoing:
         if record.num_bytes > MAX_RECORD_BYTES:
-            raise RecordTooLarge(record.topic, record.num_bytes, MAX_RECORD_BYTES)
+            raise RecordTooLarge(record.topic, record.num_bytes, f"{MAX_RECORD_BYTES} bytes")
 
 
 def produce_all(

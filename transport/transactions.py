@@ -222,6 +222,8 @@ class TransactionalPublisher:
             raise AccessDenied(f"publishing is not allowed: {error.str()}") from cause
         if error.fatal() or not self._abort(reports):
             self._replace()
+        if reports.too_large is not None:
+            raise reports.too_large from cause
         raise TransactionAborted(reports.last_error or error.str()) from cause
 
     def _abort(self, reports: DeliveryReports) -> bool:

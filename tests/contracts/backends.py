@@ -150,10 +150,10 @@ class KafkaBackend:
         self._admin.create_topics([new])[self.name(topic)].result(20)
 
     def append(self, topic: str, values: Sequence[bytes], partition: int) -> None:
-        """Publish values to one partition, in order."""
+        """Publish values to one partition, in order; a broker's restart is waited for."""
         for value in values:
             self._producer.produce(self.name(topic), value, partition=partition)
-        assert self._producer.flush(20) == 0
+        assert self._producer.flush(90) == 0
 
     def session(
         self, group: str, topics: Sequence[str], slot: str, before_commit: BeforeCommit
