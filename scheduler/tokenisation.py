@@ -7,6 +7,7 @@ the separator. A text longer than its task's `max_tokens` is cut there (longest 
 
 import contextlib
 import logging
+import os
 import sys
 from array import array
 from collections.abc import Iterable, Sequence
@@ -46,18 +47,23 @@ class BackboneTokenizer:
         self._tokenizer.enable_truncation(max_tokens, strategy="longest_first")
         try:
             encodings = self._tokenizer.encode_batch_fast(list(texts))
-        except Exception as error:  # noqa: BLE001 - the library raises bare Exception
-            if len(texts) == 1:
-                logger.warning("a text could not be tokenised: %s", type(error).__name__)
-                return [MessageError(Reason.MODEL_FAILED, "the text could not be tokenised")]
-            return [self.encode([text], max_tokens)[0] for text in texts]
+        except BaseException as error:
+            if not _is_the_librarys(error):
+                raise
+            if len(texts) > 1:
+                return [self.encode([text], max_tokens)[0] for text in texts]
+            logger.warning("a text could not be tokenised: %s", type(error).__name__)
+            return [MessageError(Reason.MODEL_FAILED, "the text could not be tokenised")]
         return [
-            self._token_ids(encoding.ids, is_pair=not isinstance(text, str))
+            self._token_ids(encoding.ids, max_tokens, is_pair=not isinstance(text, str))
             for text, encoding in zip(texts, encodings, strict=True)
         ]
 
-    def _token_ids(self, ids: list[int], *, is_pair: bool) -> bytes | MessageError:
-        if len(ids) <= self._num_special[is_pair]:
+    def _token_ids(self, ids: list[int], max_tokens: int, *, is_pair: bool) -> bytes | MessageError:
+        num_special = self._num_special[is_pair]
+        if max_tokens <= num_special:  # then the library does not cut
+            return MessageError(Reason.TASK_UNAVAILABLE, "the task leaves no room for a text")
+        if len(ids) <= num_special:
             return MessageError(Reason.EMPTY_TEXT, "the text holds nothing that a model can read")
         # Seven times faster than through numpy for the dozen ids of a query.
         packed = array("I", ids)
@@ -66,11 +72,20 @@ class BackboneTokenizer:
         return packed.tobytes()
 
 
+def _is_the_librarys(error: BaseException) -> bool:
+    """Tell an error of the tokenizer, which raises bare Exception, from an interrupt.
+
+    A panic of its Rust code is no Exception; one text that causes it must not end the process, or
+    that text would end every process that reads it again.
+    """
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 class Tokenizers:
     """The tokenizers of all backbones, from `<models_dir>/<backbone>/tokenizer.json`."""
 
     def __init__(self, models_dir: Path) -> None:
-        self._models_dir = models_dir.resolve()
+        self._models_dir = models_dir.absolute()
         self._loaded: dict[str, BackboneTokenizer] = {}
 
     def of(self, backbone: str) -> BackboneTokenizer:
@@ -91,7 +106,8 @@ class Tokenizers:
                 self.of(backbone)
 
     def _load(self, backbone: str) -> BackboneTokenizer:
-        path = (self._models_dir / backbone / "tokenizer.json").resolve()
+        # By name only: a folder that the machine's owner linked in may lie elsewhere.
+        path = Path(os.path.normpath(self._models_dir / backbone / "tokenizer.json"))
         try:
             if not path.is_relative_to(self._models_dir):
                 raise FileNotFoundError(f"{backbone} leads out of {self._models_dir}")

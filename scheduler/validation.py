@@ -14,9 +14,10 @@ from messages.task_event import TaskLevel, TaskRevision
 class TextLimits:
     """Checked before tokenising, since tokenising costs in proportion."""
 
-    max_chars: int = 16_384
+    max_chars: int = 8_192
     """Of text and pair together. Models read 512 tokens, some 2,500 characters; what is a little
-    over is cut there, what is this far over is a mistake of the caller's."""
+    over is cut there, what is this far over is a mistake of the caller's. A text of this length
+    takes the tokenizer up to 50 ms (Chinese characters)."""
 
 
 def check_texts(
