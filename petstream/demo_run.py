@@ -1,8 +1,4 @@
-"""Sends the demo's queries through Kafka and keeps account of every answer.
-
-Half of the queries are published as fast as they can be, which shows the throughput; the other
-half at a steady rate, which shows the latency of a system that is not overloaded.
-"""
+"""Sends labelled queries through Kafka and keeps account of every answer."""
 
 import threading
 import time
@@ -21,7 +17,6 @@ from producers.client import Client
 from producers.new_query import new_query
 from producers.ticket import Answer, Ticket
 
-STEADY_QUERIES_PER_S = 100.0
 SETTLE_S = 1.0
 """How long to look for a second answer after the last query was answered."""
 
@@ -89,41 +84,29 @@ def send_and_wait(
     client: Client,
     samples: Sequence[Sample],
     *,
+    rate: float | None,
     limit_s: float,
     on_answer: Callable[[], None],
 ) -> list[Exchange]:
-    """Publish every sample, the first half at once and the second half steadily.
+    """Publish every sample and wait for the answers.
 
     Args:
         client: Connected to the namespace.
         samples: What to ask.
-        limit_s: How long to wait for all answers.
+        rate: Queries/s; None publishes them as fast as they can be.
+        limit_s: How long to wait for the answers after the last was published.
         on_answer: Called on the client's thread for every answer.
     """
-    half = len(samples) // 2
-    exchanges = _send(client, samples[:half], None, on_answer)
-    wait([exchange.ticket.answered for exchange in exchanges], limit_s)
-    exchanges += _send(client, samples[half:], STEADY_QUERIES_PER_S, on_answer)
-    wait([exchange.ticket.answered for exchange in exchanges], limit_s)
-    return exchanges
-
-
-def _send(
-    client: Client,
-    samples: Sequence[Sample],
-    rate: float | None,
-    on_answer: Callable[[], None],
-) -> list[Exchange]:
     exchanges: list[Exchange] = []
     started_s = time.monotonic()
     for number, sample in enumerate(samples):
-        due_s = started_s if rate is None else started_s + number / rate
+        due_s = time.monotonic() if rate is None else started_s + number / rate
         time.sleep(max(0.0, due_s - time.monotonic()))
-        sent_s = time.monotonic() if rate is None else due_s
         ticket = client.submit(new_query(sample.task, sample.text))
-        exchange = Exchange(sample, rate is not None, ticket, sent_s)
+        exchange = Exchange(sample, rate is not None, ticket, due_s)
         exchanges.append(exchange)
         ticket.answered.add_done_callback(_recorder(exchange, on_answer))
+    wait([exchange.ticket.answered for exchange in exchanges], limit_s)
     return exchanges
 
 

@@ -1,0 +1,1 @@
+"""One script per operator or process; each prints one JSON document with `--json`."""

@@ -1,0 +1,75 @@
+"""The one JSON document that every benchmark prints with `--json`."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+PACKAGES = ("confluent-kafka", "msgpack", "numpy", "tokenizers", "torch", "transformers")
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A figure that was promised, and what was measured."""
+
+    id: str
+    target: float
+    value: float
+    unit: str
+    direction: Literal["at least", "at most"] = "at least"
+
+    @property
+    def met(self) -> bool:
+        """Whether the promise is kept."""
+        if self.direction == "at least":
+            return self.value >= self.target
+        return self.value <= self.target
+
+
+def make_document(rows: Sequence[dict[str, Any]], goals: Sequence[Goal]) -> dict[str, Any]:
+    """Return the document of this run: what was run, where, on what, and what came out."""
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "commit": _commit(),
+        "device": device(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "load_average": os.getloadavg()[0],
+        "rows": list(rows),
+        "goals": [{**asdict(goal), "met": goal.met} for goal in goals],
+    }
+
+
+def device() -> str:
+    """Return the processor's name and how many cores this process may use."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        models = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0].partition(":")[2].strip() if models else name
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+
+
+def _commit() -> str:
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or "unknown"
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
