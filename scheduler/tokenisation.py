@@ -85,7 +85,7 @@ class Tokenizers:
     """The tokenizers of all backbones, from `<models_dir>/<backbone>/tokenizer.json`."""
 
     def __init__(self, models_dir: Path) -> None:
-        self._models_dir = models_dir.absolute()
+        self._models_dir = Path(os.path.abspath(models_dir))
         self._loaded: dict[str, BackboneTokenizer] = {}
 
     def of(self, backbone: str) -> BackboneTokenizer:
