@@ -1,0 +1,169 @@
+"""A task's weights: bytes on disk for each kind of PET, and how long a worker takes to load them.
+
+    python benchmarks/bench_task_bytes.py [--json]
+
+Synthetic weights of the sizes and densities that PetS used: adapters with a bottleneck of 64,
+masks that drop 5 % of the weights, diffs of 0.5 %. Without the head, which PetS does not store.
+PetS's own figures are computed as its artifact stores them (fp32, CSR with an int32 column and two
+int32 per row); for BERT-base they are the published ones. Loading is parsing, checking and
+decoding of bytes in memory, one thread, the median of several.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.document import make_document
+from tasks.backbone_shape import LINEAR_SITES, BackboneShape
+from tasks.pets.adapter import Adapter
+from tasks.pets.bitfit import BitFit
+from tasks.pets.diff import Diff
+from tasks.pets.ia3 import Ia3
+from tasks.pets.lora import Lora
+from tasks.pets.mask import Mask
+from tasks.pets.pet import Pet
+from tasks.weight_file import parse_tensors, to_bytes
+
+SHAPES = {
+    "minilm-l3": BackboneShape(3, 384, 12, 1536, 30522, 512),
+    "minilm-l6": BackboneShape(6, 384, 12, 1536, 30522, 512),
+    "bert-base": BackboneShape(12, 768, 12, 3072, 30522, 512),
+}
+PETS: dict[str, Pet] = {
+    "adapter, Houlsby, 64": Adapter(placement="houlsby", bottleneck=64, activation="gelu"),
+    "adapter, Pfeiffer, 64": Adapter(placement="pfeiffer", bottleneck=64, activation="gelu"),
+    "mask, 5 % dropped": Mask(),
+    "diff, 0.5 % changed": Diff(),
+    "BitFit": BitFit(),
+    "LoRA, rank 8, all sites": Lora(rank=8, alpha=16),
+    "IA3": Ia3(),
+}
+MIX = ("adapter, Houlsby, 64", "mask, 5 % dropped", "diff, 0.5 % changed", "BitFit")
+"""PetS draws each task's kind uniformly from these four."""
+DENSITY = {"mask": 0.05, "diff": 0.005}
+NUM_LOADS = 5
+
+
+def random_weights(pet: Pet, shape: BackboneShape) -> dict[str, NDArray[Any]]:
+    """Return stored tensors of the kind, seeded."""
+    rng = np.random.default_rng(0)
+    dense: dict[str, NDArray[Any]] = {}
+    for layer in range(shape.num_layers):
+        for site in LINEAR_SITES if pet.kind in DENSITY else ():
+            is_hit = rng.random(shape.linear_shape(site), np.float32) < DENSITY[pet.kind]
+            if pet.kind == "mask":
+                dense[f"layers.{layer}.{site}.dropped"] = is_hit
+            else:
+                dense[f"layers.{layer}.{site}.delta"] = is_hit * np.float32(0.01)
+    if pet.kind != "mask":
+        for name, spec in pet.tensor_specs(shape).items():
+            size = [length for length in spec.shape if length is not None]
+            if len(size) == len(spec.shape):
+                dense[name] = 0.01 * rng.standard_normal(size, np.float32)
+    return pet.encode(shape, dense)
+
+
+def pets_bytes(pet: Pet, shape: BackboneShape) -> int | None:
+    """Return what PetS stores of the kind, None for the kinds that it does not have."""
+    # Query, key and value are one matrix there: as many rows and weights as apart.
+    rows = sum(shape.linear_shape(site)[0] for site in LINEAR_SITES)
+    norms = 2 * 2 * shape.hidden_size
+    if pet.kind == "adapter":
+        specs = pet.tensor_specs(shape).values()
+        return 4 * sum(math.prod(size or 0 for size in spec.shape) for spec in specs)
+    if pet.kind == "bitfit":
+        return 4 * shape.num_layers * (rows + norms)
+    if pet.kind in DENSITY:
+        num_stored = round(DENSITY[pet.kind] * num_weights(shape))
+        replaced = 0 if pet.kind == "mask" else 4 * shape.num_layers * (rows + norms)
+        return 8 * num_stored + 8 * shape.num_layers * rows + replaced
+    return None
+
+
+def num_weights(shape: BackboneShape) -> int:
+    """Return how many weights the linear sites have."""
+    return shape.num_layers * sum(math.prod(shape.linear_shape(site)) for site in LINEAR_SITES)
+
+
+def entropy_bytes(pet: Pet, shape: BackboneShape) -> int | None:
+    """Return the entropy of random positions at the kind's density, the least any code needs."""
+    if pet.kind not in DENSITY:
+        return None
+    density = DENSITY[pet.kind]
+    bits = -density * math.log2(density) - (1 - density) * math.log2(1 - density)
+    return round(num_weights(shape) * bits / 8)
+
+
+def position_bytes(tensors: Mapping[str, NDArray[Any]]) -> int | None:
+    """Return the bytes of all gap codes, None where there are none."""
+    sizes = [values.nbytes for name, values in tensors.items() if name.endswith("_gaps")]
+    return sum(sizes) if sizes else None
+
+
+def load_ms(pet: Pet, shape: BackboneShape, raw: bytes) -> float:
+    """Return the median time to parse, check and decode a weight file."""
+    specs = pet.tensor_specs(shape)
+    times_ms = []
+    for _ in range(NUM_LOADS):
+        started = time.perf_counter()
+        pet.decode(shape, parse_tensors(raw, specs, "level-0.safetensors"))
+        times_ms.append((time.perf_counter() - started) * 1e3)
+    return statistics.median(times_ms)
+
+
+def measure(backbone: str, shape: BackboneShape) -> list[dict[str, Any]]:
+    """Return one row per kind, and one of PetS's mix."""
+    rows: list[dict[str, Any]] = []
+    for name, pet in PETS.items():
+        tensors = random_weights(pet, shape)
+        raw = to_bytes(tensors)
+        rows.append(
+            {
+                "backbone": backbone,
+                "pet": name,
+                "bytes": len(raw),
+                "pets_bytes": pets_bytes(pet, shape),
+                "position_bytes": position_bytes(tensors),
+                "entropy_bytes": entropy_bytes(pet, shape),
+                "load_ms": load_ms(pet, shape, raw),
+            }
+        )
+    mixed = [row for row in rows if row["pet"] in MIX]
+    mean = {
+        field: round(statistics.mean(row[field] for row in mixed))
+        for field in ("bytes", "pets_bytes")
+    }
+    return [*rows, {"backbone": backbone, "pet": "PetS's mix of four", **mean}]
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print the rows for people."""
+    print(f"{'backbone':11}{'PET':26}{'bytes':>12}{'PetS':>12}{'ratio':>7}{'load ms':>9}")
+    for row in rows:
+        pets = row["pets_bytes"]
+        compared = f"{pets:>12,}{pets / row['bytes']:>7.2f}" if pets else f"{'-':>12}{'-':>7}"
+        loading = f"{row['load_ms']:>9.2f}" if "load_ms" in row else ""
+        print(f"{row['backbone']:11}{row['pet']:26}{row['bytes']:>12,}{compared}{loading}")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Bytes per task and kind of PET.")
+    parser.add_argument("--json", action="store_true", help="one JSON document on the last line")
+    as_json = parser.parse_args().json
+    rows = [row for backbone, shape in SHAPES.items() for row in measure(backbone, shape)]
+    if as_json:
+        print(json.dumps(make_document(rows, goals=[])))
+    else:
+        print_table(rows)
+
+
+if __name__ == "__main__":
+    main()
