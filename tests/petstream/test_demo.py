@@ -1,0 +1,80 @@
+"""`petstream demo` from its command to its document."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from messages.origin import Origin
+from petstream.demo_report import DemoReport, make_report
+from petstream.demo_samples import ExamplesMissingError, draw_samples, load_demo_tasks
+
+TASKS = load_demo_tasks()
+
+
+def test_samples_are_dealt_in_equal_parts() -> None:
+    """Every task has the same number of queries, give or take one, the same for one seed."""
+    drawn = draw_samples(TASKS, 100, seed=1)
+
+    counts = Counter(sample.task for sample in drawn)
+    assert len(drawn) == 100
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert drawn == draw_samples(TASKS, 100, seed=1)
+    assert drawn != draw_samples(TASKS, 100, seed=2)
+
+
+def test_the_demo_has_six_tasks_of_five_kinds_of_pet() -> None:
+    """What README promises of the demo."""
+    assert len(TASKS) >= 6
+    assert len({task.pet_kind for task in TASKS}) >= 5
+
+
+def test_missing_examples_say_where_they_were_looked_for(tmp_path: Path) -> None:
+    """An installation without the repository is told what to do."""
+    with pytest.raises(ExamplesMissingError, match="PETSTREAM_EXAMPLES_DIR"):
+        load_demo_tasks(tmp_path)
+
+
+def test_an_empty_run_is_no_exact_run_of_something() -> None:
+    """The account adds up: nothing asked, nothing lost."""
+    report = make_report(TASKS, [], Counter[Origin](), {"name": "k", "version": "v"})
+
+    assert (report.queries, report.lost, report.duplicates) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("lost", "duplicates", "answered"), [(1, 0, 10), (0, 1, 10), (0, 0, 9)])
+def test_anything_but_one_record_per_query_is_told(
+    lost: int, duplicates: int, answered: int
+) -> None:
+    """A lost query, a second answer and a missing answer each fail the demo."""
+    report = DemoReport(10, answered, 0, lost, duplicates, (), {}, 1.0, None, {})
+
+    assert not report.is_exact
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_the_demo_answers_every_query_exactly_once() -> None:
+    """The whole command: its own broker and services, real questions, one JSON document."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "petstream", "demo", "--queries", "240", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={name: value for name, value in os.environ.items() if "KAFKA" not in name},
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    report = json.loads(ended.stdout)
+    assert report["queries"] == report["answered"] == 240
+    assert (report["errors"], report["lost"], report["duplicates"]) == (0, 0, 0)
+    assert set(report["accuracy"]) == {task.name for task in TASKS}
+    assert all(accuracy > 0.5 for accuracy in report["accuracy"].values())
+    assert set(report["level_share"]) == {"0", "1"}
+    assert report["broker"]["name"] == "Apache Kafka"
+    assert report["throughput_qps"] > 0
+    assert report["latency_ms"]["p50"] > 0
