@@ -66,6 +66,7 @@ DEMO_TASKS = {
         Diff(),
         "HWU64 (Liu et al. 2019), split of jianguoz/Few-Shot-Intent-Detection@fa955331",
         "CC BY 4.0",
+        recipe={"dense_epochs": 1},
     ),
     "nlupp": DemoTask(
         Ia3(),
@@ -82,6 +83,7 @@ DEMO_TASKS = {
         Mask(),
         "Snips (Coucke et al. 2018), split of MiuLab/SlotGated-SLU@61f0307c",
         "CC0 1.0",
+        recipe={"epochs": 2},
     ),
 }
 

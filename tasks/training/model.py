@@ -47,9 +47,11 @@ class DenseModel(nn.Module):
         self.head = nn.Linear(encoder.config.hidden_size, num_labels)
         self.pooling = pooling
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch, dropout: float = 0.0) -> Tensor:
         """Return logits, shape (num_rows, num_labels) or, tagging, (num_rows, num_tokens, ...)."""
         pooled = self.features(batch)
+        if dropout:
+            pooled = functional.dropout(pooled, dropout)
         with torch.autocast("cpu", enabled=False):
             logits: Tensor = self.head(pooled)
         return logits

@@ -10,12 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from messages.task_event import TaskKind
 
-_INVERSE_REGULARISATION = 30.0
+PROBE_C = 30.0
+"""Inverse regularisation of the bar: little, so that the probe is as accurate as it can be."""
+START_C = 1.0
+"""Of the head's start. The bar fits nearly every training row, and rows that are fitted have no
+gradient left for the PET to learn from."""
 _MAX_ITERATIONS = 1000
 
 
@@ -47,8 +52,9 @@ def fit_probe(
     kind: TaskKind,
     num_labels: int,
     seed: int,
+    inverse_regularisation: float = PROBE_C,
 ) -> Probe:
-    """Fit scikit-learn's logistic regression (C = 30; regression: ridge) to normalised features.
+    """Fit scikit-learn's logistic regression (regression: ridge) to normalised features.
 
     Args:
         features: Shape (num_rows, hidden); tagging: (num_words, hidden).
@@ -56,6 +62,7 @@ def fit_probe(
         kind: Of the task.
         num_labels: Rows of the head; labels without a training row never win.
         seed: Of the solver.
+        inverse_regularisation: scikit-learn's C.
     """
     inputs = _normalised(features)
     mean_norm = float(np.linalg.norm(features, axis=1).mean())
@@ -63,18 +70,24 @@ def fit_probe(
         ridge = Ridge(alpha=1.0).fit(inputs, targets[:, 0])
         weight = ridge.coef_[None].astype(np.float32)
         return Probe(weight, np.array([ridge.intercept_], np.float32), mean_norm)
+    solver = LogisticRegression(
+        C=inverse_regularisation, max_iter=_MAX_ITERATIONS, random_state=seed
+    )
     if kind == "multi_label":
-        rows = [_fit_binary(inputs, targets[:, label], seed) for label in range(num_labels)]
+        rows = [_fit_binary(inputs, targets[:, label], solver) for label in range(num_labels)]
         weight = np.stack([weight for weight, _ in rows]).astype(np.float32)
         return Probe(weight, np.array([bias for _, bias in rows], np.float32), mean_norm)
-    weight, bias = _fit_classes(inputs, targets, num_labels, seed)
+    weight, bias = _fit_classes(inputs, targets, num_labels, solver)
     return Probe(weight, bias, mean_norm)
 
 
 def _fit_classes(
-    inputs: NDArray[np.float32], targets: NDArray[np.float64], num_labels: int, seed: int
+    inputs: NDArray[np.float32],
+    targets: NDArray[np.float64],
+    num_labels: int,
+    solver: LogisticRegression,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    fitted = _logistic_regression(inputs, targets, seed)
+    fitted = _fitted(solver, inputs, targets)
     weight = np.zeros((num_labels, inputs.shape[1]), np.float32)
     bias = np.full(num_labels, -20.0, np.float32)
     if len(fitted.classes_) == 2:  # one column that tells the second class from the first
@@ -89,24 +102,21 @@ def _fit_classes(
 
 
 def _fit_binary(
-    inputs: NDArray[np.float32], targets: NDArray[np.float64], seed: int
+    inputs: NDArray[np.float32], targets: NDArray[np.float64], solver: LogisticRegression
 ) -> tuple[NDArray[np.float32], float]:
     if targets.min() == targets.max():
         return np.zeros(inputs.shape[1], np.float32), 8.0 if targets[0] else -8.0
-    fitted = _logistic_regression(inputs, targets, seed)
+    fitted = _fitted(solver, inputs, targets)
     return fitted.coef_[0], float(fitted.intercept_[0])
 
 
-def _logistic_regression(
-    inputs: NDArray[np.float32], targets: NDArray[np.float64], seed: int
+def _fitted(
+    solver: LogisticRegression, inputs: NDArray[np.float32], targets: NDArray[np.float64]
 ) -> LogisticRegression:
-    model = LogisticRegression(
-        C=_INVERSE_REGULARISATION, max_iter=_MAX_ITERATIONS, random_state=seed
-    )
     with warnings.catch_warnings():
         # The bound on iterations is one more regulariser here, not a failure.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(inputs, targets)
+        return clone(solver).fit(inputs, targets)
 
 
 def _normalised(features: NDArray[np.float32]) -> NDArray[np.float32]:

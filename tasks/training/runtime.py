@@ -8,6 +8,7 @@ import ctypes
 import os
 import sys
 
+import threadpoolctl  # type: ignore[import-untyped]
 import torch
 
 _M_TRIM_THRESHOLD = -1
@@ -22,7 +23,7 @@ def prepare_process(num_threads: int | None = None) -> None:
     cost up to a fifth of a step.
 
     Args:
-        num_threads: For torch; None leaves its default, one per core.
+        num_threads: For torch and BLAS; None leaves their default, one per core.
     """
     # Read by oneDNN when it builds its first kernel.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
@@ -36,6 +37,8 @@ def prepare_process(num_threads: int | None = None) -> None:
             pass
     if num_threads is not None:
         torch.set_num_threads(num_threads)
+        # The linear probe's BLAS has threads of its own, which spin while they wait.
+        threadpoolctl.threadpool_limits(limits=num_threads)
 
 
 def has_fast_bf16() -> bool:

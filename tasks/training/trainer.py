@@ -1,4 +1,4 @@
-"""The training loop: probe, head initialisation, epochs with early stopping, the best state."""
+"""The training loop: probe, head initialisation, epochs, the best of their states."""
 
 import copy
 import logging
@@ -18,7 +18,7 @@ from tasks.training.batches import (
 from tasks.training.evaluation import extract_features, predict
 from tasks.training.model import DenseModel
 from tasks.training.objectives import PRIMARY, array_loss, figures, loss
-from tasks.training.probe import Probe, fit_probe
+from tasks.training.probe import START_C, Probe, fit_probe
 from tasks.training.recipes import Recipe
 from tasks.training.weight_changes import PrunableDelta, prune_to_share
 
@@ -77,7 +77,8 @@ def train(
     generator = torch.Generator().manual_seed(recipe.seed)
     features, targets = extract_features(model, data.train, data.kind, use_bf16=use_bf16).stacked()
     probe = fit_probe(features, targets, data.kind, data.num_labels, recipe.seed)
-    _start_at(model, probe)
+    start = fit_probe(features, targets, data.kind, data.num_labels, recipe.seed, START_C)
+    _start_at(model, start)
     held_features, held_targets = extract_features(
         model, data.validation, data.kind, use_bf16=use_bf16
     ).stacked()
@@ -90,16 +91,17 @@ def train(
     history = [loop.validate()[PRIMARY[data.kind]]]
     deltas = [c for c in model.sites.weight_changes() if isinstance(c, PrunableDelta)]
     if recipe.dense_epochs and deltas:
-        history += [loop.validate()[PRIMARY[data.kind]] for _ in loop.epochs(recipe.dense_epochs)]
+        history += [
+            loop.validate()[PRIMARY[data.kind]]
+            for _ in loop.epochs(recipe.dense_epochs, recipe.dense_rate)
+        ]
         prune_to_share(deltas, recipe.kept_share)
     best = _Best(loop.validate(), PRIMARY[data.kind], model, len(history) - 1)
-    for _ in loop.epochs(recipe.epochs):
+    for _ in loop.epochs(recipe.epochs, recipe.peak_rate):
         found = loop.validate()
         history.append(found[PRIMARY[data.kind]])
         best.offer(found, model, len(history) - 1)
         _log.info("epoch %d: %s", len(history) - 1, found)
-        if len(history) - 1 - best.epoch >= recipe.patience:
-            break
     best.restore(model)
     return TrainingRun(
         probe=probe,
@@ -140,11 +142,11 @@ class _Loop:
     steps_per_epoch: int
     progress: _Progress
 
-    def epochs(self, num_epochs: int) -> Iterator[int]:
+    def epochs(self, num_epochs: int, peak_rate: float) -> Iterator[int]:
         """Train, and yield after each epoch; one cycle of the rate over all of them."""
         if num_epochs == 0:
             return
-        optimizer = self._optimizer()
+        optimizer = self._optimizer(peak_rate)
         rates = [group["lr"] for group in optimizer.param_groups]
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
@@ -159,7 +161,7 @@ class _Loop:
             )
             for batch in batches:
                 with torch.autocast("cpu", torch.bfloat16, enabled=self.use_bf16):
-                    logits = self.model(batch)
+                    logits = self.model(batch, dropout=self.recipe.dropout)
                 value = loss(logits, batch.targets, self.data.kind)
                 value.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(_parameters(optimizer), 1.0)
@@ -175,12 +177,12 @@ class _Loop:
         logits, targets = found.stacked()
         return figures(logits, targets, kind) | {"loss": array_loss(logits, targets, kind)}
 
-    def _optimizer(self) -> torch.optim.Optimizer:
+    def _optimizer(self, peak_rate: float) -> torch.optim.Optimizer:
         head = list(self.model.head.parameters())
         of_head = {id(parameter) for parameter in head}
         pet = [p for p in self.model.parameters() if p.requires_grad and id(p) not in of_head]
         groups = [
-            {"params": pet, "lr": self.recipe.peak_rate},
+            {"params": pet, "lr": peak_rate},
             {"params": head, "lr": self.recipe.head_rate},
         ]
         return torch.optim.AdamW(groups, weight_decay=self.recipe.weight_decay, fused=True)
