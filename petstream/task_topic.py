@@ -47,6 +47,8 @@ _PRODUCER = {
 _FIRST_PAUSE_S = 0.2
 _MAX_PAUSE_S = 3.2
 _ABORT_TIMEOUT_S = 5.0
+_FIRST_ANSWER_S = 10.0
+"""A broker that does not answer by then is not there."""
 
 
 class TaskTopicBusy(TransportError):
@@ -62,7 +64,7 @@ class TaskTopic:
         timeout_s: Limit for each reading and for each change.
     """
 
-    def __init__(self, kafka: KafkaSettings, names: TopicNames, *, timeout_s: float = 15.0) -> None:
+    def __init__(self, kafka: KafkaSettings, names: TopicNames, *, timeout_s: float = 30.0) -> None:
         self._kafka = kafka
         self._topic = names.tasks
         self._transactional_id = f"{names.namespace}.task-registry"
@@ -174,8 +176,9 @@ class TaskTopic:
     def _check_topic(self, deadline: Deadline) -> None:
         """Check at once what the reading and writing clients would try again and again."""
         admin = admin_client(self._kafka)
+        timeout_s = min(deadline.left_s, _FIRST_ANSWER_S)
         try:
-            topic = admin.list_topics(self._topic, timeout=deadline.left_s).topics[self._topic]
+            topic = admin.list_topics(self._topic, timeout=timeout_s).topics[self._topic]
         except KafkaException as exception:
             raise self._unreachable(exception.args[0].str()) from exception
         if topic.error is not None:
