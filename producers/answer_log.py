@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from producers.errors import AnswersLost, ConnectionFailed
 from producers.positions import Positions
+from transport.client_log import client_log
 from transport.records import Record
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class AnswerLog:
         """
         self._topic = topic
         self._positions = dict(start)
-        self._consumer = Consumer(dict(config), logger=logger)
+        self._consumer = Consumer(dict(config), logger=client_log)
         self._consumer.assign([TopicPartition(topic, p, offset) for p, offset in start.items()])
         self._partitions_every_s = partitions_every_s
         self._partitions_due_s = time.monotonic() + partitions_every_s

@@ -1,6 +1,5 @@
 """Publishes queries and tells what became of each: stored where, rejected, or nobody knows."""
 
-import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,8 +8,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from messages.origin import Origin
 from producers.errors import ClientClosed, PublishDoubtful, PublishError, PublishRejected
-
-logger = logging.getLogger(__name__)
+from transport.client_log import client_log
 
 OnDelivery = Callable[[Origin | PublishError], None]
 
@@ -42,7 +40,7 @@ class Publisher:
     def __init__(self, config: Mapping[str, Any], topic: str, topic_id: str) -> None:
         self._topic = topic
         self._topic_id = topic_id
-        self._producer = Producer(dict(config), logger=logger)
+        self._producer = Producer(dict(config), logger=client_log)
         self._closing = threading.Event()
         self._thread = threading.Thread(
             target=self._serve_reports, name="petstream-publisher", daemon=True

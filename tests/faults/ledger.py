@@ -63,7 +63,12 @@ class Ledger:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self.close()
+
+    def close(self) -> None:
+        """Write no more."""
+        with self._lock:
+            self._file.close()
 
 
 def read_ledger(lines: Iterable[str]) -> list[Publication]:
