@@ -57,6 +57,8 @@ class Backlog:
         self._measured_s = float("-inf")
         self._ranges: dict[Partition, tuple[int, int, float]] = {}
         self._empty_until: dict[Partition, int] = {}
+        self.num_looks = 0
+        """How often unmoved ranges were looked into."""
         self._closed = threading.Event()
         self._measured = threading.Event()
         self._thread = threading.Thread(target=self._run, name="backlog", daemon=True)
@@ -130,6 +132,7 @@ class Backlog:
         if not unmoved:
             return
         self._empty_until.update(_ends_without_records(self._settings, unmoved))
+        self.num_looks += 1
         for source in unmoved:  # look again only after as long a time
             begin, end, _ = self._ranges[source]
             self._ranges[source] = (begin, end, monotonic())

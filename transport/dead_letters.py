@@ -20,7 +20,8 @@ def dead_letter(
     """Return the dead letter of a record.
 
     The value of a record that does not fit is cut, and `petstream-truncated` holds its length;
-    headers that alone do not fit are left out, and `petstream-headers-dropped` holds their number.
+    headers that do not fit are left out, and `petstream-headers-dropped` holds their number; a key
+    that does not fit is left out, and `petstream-key-dropped` holds its length.
     A corrupt record has coordinates only.
 
     Args:
@@ -31,19 +32,20 @@ def dead_letter(
         attempt: How often it was tried.
         topic: The dead-letter topic.
     """
-    key, headers, marks = (
-        record.key,
-        record.headers,
-        _marks(record, reason, message, stage, attempt),
-    )
-    room = MAX_ORIGINAL_BYTES - len(key or b"") - _length(headers)
-    if room < 0:
-        marks += (("petstream-headers-dropped", str(len(headers)).encode()),)
-        headers, room = (), MAX_ORIGINAL_BYTES - len(key or b"")
+    key, headers = record.key, record.headers
+    marks = list(_marks(record, reason, message, stage, attempt))
+    if key is not None and len(key) > MAX_ORIGINAL_BYTES:
+        marks.append(("petstream-key-dropped", str(len(key)).encode()))
+        key = None
+    room = MAX_ORIGINAL_BYTES - len(key or b"")
+    if _length(headers) > room:
+        marks.append(("petstream-headers-dropped", str(len(headers)).encode()))
+        headers = ()
+    room -= _length(headers)
     value = record.value
-    if value is not None and len(value) > max(0, room):
-        marks += (("petstream-truncated", str(len(value)).encode()),)
-        value = value[: max(0, room)]
+    if value is not None and len(value) > room:
+        marks.append(("petstream-truncated", str(len(value)).encode()))
+        value = value[:room]
     return OutgoingRecord(topic, value, key, (*headers, *marks))
 
 
