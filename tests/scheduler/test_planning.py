@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from scheduler.cost_model import PET_KINDS, CostModel, default_cost_model
+from scheduler.cost_model import PET_KINDS, CostModel, CostTable, default_cost_model
 from scheduler.planning import PlanLimits, PlanRows, plan
 from scheduler.policies.catalogue import DEFAULT_POLICY, POLICIES
 
@@ -122,6 +122,32 @@ def test_coordinated_beats_fixed_where_lengths_and_tasks_are_mixed() -> None:
     }
 
     assert cost["coordinated"] < 0.8 * cost["fixed"]
+
+
+@pytest.mark.parametrize(
+    ("beta_call_ms", "expected"), [(1000.0, [[0, 1]]), (0.0, [[0], [1]])], ids=["dear", "free"]
+)
+def test_coordinated_keeps_together_what_one_pet_call_should_do(
+    beta_call_ms: float, expected: list[list[int]]
+) -> None:
+    """A short and a long row of one task, which alpha alone would never pad to each other."""
+    grid, lens = np.array([1.0, 128.0]), np.array([1.0, 128.0])
+    alpha = CostTable.from_measured(grid, lens, np.outer(grid, lens))
+    beta = CostTable.from_measured(grid, lens, beta_call_ms + 0.001 * np.outer(grid, lens))
+    rows = PlanRows(np.zeros(2, np.int64), np.array([5, 100]), ("lora",))
+
+    batches = plan(rows, CostModel(alpha, {"lora": beta}), POLICIES["coordinated"], PlanLimits())
+
+    assert [sorted(batch.row_indices.tolist()) for batch in batches] == expected
+
+
+def test_packed_fills_a_batch_to_its_last_token() -> None:
+    """A budget of 40 tokens holds four rows of 10, and the next batch four more."""
+    rows = PlanRows(np.zeros(10, np.int64), np.full(10, 10), ("lora",))
+
+    batches = plan(rows, COSTS, POLICIES["packed"], PlanLimits(max_batch_tokens=40))
+
+    assert [len(batch.row_indices) for batch in batches] == [4, 4, 2]
 
 
 def test_a_policy_that_loses_a_row_is_found_out() -> None:
