@@ -3,11 +3,18 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from petstream.settings import load_settings
 from workers.backbone import Backbone
 from workers.backbone_store import BackboneStore
 from workers.engine import Engine
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_torch_thread() -> None:
+    """Let the reference models, like the engine, not wait for a second core at every product."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ It shares no code with the engine. It reads the dense tensors of a task by the n
 artifact format documents, changes a private copy of the model, and runs one row at a time.
 """
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
 from transformers import BertModel
+from transformers.utils import logging
 
 from tests.workers.pets import RandomTask
 
@@ -30,23 +32,30 @@ _MODULES = {
 
 def plain_model(folder: Path) -> BertModel:
     """Load a backbone with transformers, unchanged."""
-    model = BertModel.from_pretrained(folder, add_pooling_layer=False, local_files_only=True)
-    return model.eval()
+    # It would report the pooler, which nobody asked for.
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    model: BertModel = BertModel.from_pretrained(
+        folder, add_pooling_layer=False, local_files_only=True
+    )
+    model.train(False)
+    return model
 
 
-def merged_model(folder: Path, task: RandomTask) -> BertModel:
-    """Load a backbone with transformers and merge a task's PET into it.
+def merged_model(plain: BertModel, task: RandomTask) -> BertModel:
+    """Return a copy of a plain model with a task's PET merged in; the embeddings are shared.
 
     What can be written into weights is; IA3 and adapters become hooks.
     """
-    model = plain_model(folder)
+    shared = {id(parameter): parameter for parameter in plain.embeddings.parameters()}
+    model = deepcopy(plain, shared)
     by_site: dict[tuple[int, str], dict[str, torch.Tensor]] = {}
     for name, array in task.dense.items():
         _, layer, site, tensor = name.split(".", 3)
         by_site.setdefault((int(layer), site), {})[tensor] = torch.tensor(array)
     with torch.no_grad():
-        for (layer, site), tensors in by_site.items():
-            module = model.get_submodule(f"encoder.layer.{layer}.{_MODULES[site]}")
+        for (number, site), tensors in by_site.items():
+            module = model.get_submodule(f"encoder.layer.{number}.{_MODULES[site]}")
             if isinstance(module, nn.LayerNorm):
                 _merge_norm(module, tensors)
             else:

@@ -3,7 +3,7 @@
 `benchmarks/` uses them too: an op's time does not depend on its values.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,11 @@ def random_task(
         pooling=pooling,
         takes_pair=takes_pair,
     )
+
+
+def without_pet(task: LoadedTask) -> LoadedTask:
+    """Return the task with its head alone: the plain backbone."""
+    return replace(task, ops=replace(task.ops, products={}, norms={}))
 
 
 def _dense(pet: AnyPet, shape: BackboneShape, rng: np.random.Generator) -> dict[str, NDArray[Any]]:

@@ -1,5 +1,7 @@
 """A row's answer is its own: whatever stands beside it, wherever it stands, however it is cut."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -139,8 +141,6 @@ def test_a_task_of_another_backbone_is_refused(
     small_engine: Engine, tasks: dict[str, LoadedTask]
 ) -> None:
     """Weights are never run on a backbone that they were not laid out for."""
-    from dataclasses import replace
-
     other: Backbone = replace(small_engine.backbone, digest="sha256:" + "0" * 64)
     engine = Engine(other, threads=1)
 

@@ -6,19 +6,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from transformers import BertModel
 
 from messages.task_event import TaskKind
 from tasks.description import Pooling
 from tests.workers.dense_reference import merged_model, plain_model, reference_logits
-from tests.workers.pets import PETS, random_task
+from tests.workers.pets import PETS, random_task, without_pet
 from tests.workers.sentences import SENTENCES
 from workers.engine import Engine, EngineRow
 from workers.loaded_task import LoadedTask
 from workers.task_ops import ProductOps
 
 TOLERANCE = 2e-5
+
+
+@pytest.fixture(scope="session")
+def plain(backbone_folder: Path) -> BertModel:
+    """The backbone as transformers runs it."""
+    return plain_model(backbone_folder)
 
 
 @pytest.fixture(scope="session")
@@ -38,12 +46,12 @@ def token_rows(tokenizer: Tokenizer) -> list[NDArray[np.int64]]:
 
 @pytest.mark.parametrize("variant", PETS)
 def test_logits_equal_those_of_the_merged_model(
-    engine: Engine, backbone_folder: Path, token_rows: list[NDArray[np.int64]], variant: str
+    engine: Engine, plain: BertModel, token_rows: list[NDArray[np.int64]], variant: str
 ) -> None:
     """Each kind of PET, all sentences in one batch: within 2e-5 of the merged dense model."""
     task = random_task(variant, engine.backbone.shape)
     loaded = task.load(engine)
-    model = merged_model(backbone_folder, task)
+    model = merged_model(plain, task)
 
     logits = engine.run([EngineRow(loaded, ids) for ids in token_rows])
 
@@ -57,10 +65,11 @@ def test_every_op_of_a_task_moves_the_logits(
 ) -> None:
     """Dropping any one op of any product changes logits by far more than the parity allows."""
     loaded = random_task(variant, engine.backbone.shape).load(engine)
-    whole = engine.run([EngineRow(loaded, ids) for ids in token_rows])
+    rows = token_rows[1:12:5]
+    whole = engine.run([EngineRow(loaded, ids) for ids in rows])
 
     effects = {
-        what: max(_distances(engine.run([EngineRow(crippled, r) for r in token_rows]), whole))
+        what: max(_distances(engine.run([EngineRow(crippled, r) for r in rows]), whole))
         for what, crippled in _without_each_op(loaded)
     }
 
@@ -69,26 +78,22 @@ def test_every_op_of_a_task_moves_the_logits(
 
 
 def test_plain_backbone_equals_transformers(
-    engine: Engine, backbone_folder: Path, token_rows: list[NDArray[np.int64]]
+    engine: Engine, plain: BertModel, token_rows: list[NDArray[np.int64]]
 ) -> None:
     """Without a PET, each token's hidden state is that of transformers' BertModel."""
-    import torch
-
-    task = random_task("ia3", engine.backbone.shape, kind="tagging", pooling="none")
     hidden = engine.backbone.shape.hidden_size
     task = replace(
-        task,
-        dense={name: np.ones_like(scale) for name, scale in task.dense.items()},
+        random_task("ia3", engine.backbone.shape, kind="tagging", pooling="none"),
         head_weight=np.eye(hidden, dtype=np.float32),
         head_bias=np.zeros(hidden, dtype=np.float32),
     )
-    model = plain_model(backbone_folder)
+    loaded = without_pet(task.load(engine))
 
-    states = engine.run([EngineRow(task.load(engine), ids) for ids in token_rows])
+    states = engine.run([EngineRow(loaded, ids) for ids in token_rows])
 
     with torch.inference_mode():
         expected = [
-            model(input_ids=torch.from_numpy(ids)[None]).last_hidden_state[0].numpy()
+            plain(input_ids=torch.from_numpy(ids)[None]).last_hidden_state[0].numpy()
             for ids in token_rows
         ]
     assert max(_distances(states, expected)) < TOLERANCE
@@ -105,7 +110,7 @@ def test_plain_backbone_equals_transformers(
 )
 def test_every_kind_of_head(
     engine: Engine,
-    backbone_folder: Path,
+    plain: BertModel,
     token_rows: list[NDArray[np.int64]],
     kind: TaskKind,
     pooling: Pooling,
@@ -115,7 +120,7 @@ def test_every_kind_of_head(
     task = random_task(
         "lora", engine.backbone.shape, kind=kind, pooling=pooling, num_labels=num_labels
     )
-    model = merged_model(backbone_folder, task)
+    model = merged_model(plain, task)
 
     logits = engine.run([EngineRow(task.load(engine), ids) for ids in token_rows])
 
@@ -125,11 +130,11 @@ def test_every_kind_of_head(
 
 
 def test_pairs_use_the_second_token_type(
-    engine: Engine, backbone_folder: Path, tokenizer: Tokenizer
+    engine: Engine, plain: BertModel, tokenizer: Tokenizer
 ) -> None:
     """The second text of a pair has the embeddings that transformers gives it."""
     task = random_task("bitfit", engine.backbone.shape, takes_pair=True)
-    model = merged_model(backbone_folder, task)
+    model = merged_model(plain, task)
     encoded = tokenizer.encode(SENTENCES[3], SENTENCES[9])
     ids, types = (np.array(part, dtype=np.int64) for part in (encoded.ids, encoded.type_ids))
 
@@ -143,11 +148,11 @@ def test_pairs_use_the_second_token_type(
 @pytest.mark.parametrize("num_tokens", [1, 2, 17, 128, 511, 512])
 @pytest.mark.parametrize("variant", ["mask", "houlsby"])
 def test_rows_of_any_length(
-    engine: Engine, backbone_folder: Path, variant: str, num_tokens: int
+    engine: Engine, plain: BertModel, variant: str, num_tokens: int
 ) -> None:
     """One token, and as many as the backbone has positions for."""
     task = random_task(variant, engine.backbone.shape)
-    model = merged_model(backbone_folder, task)
+    model = merged_model(plain, task)
     ids = np.random.default_rng(num_tokens).integers(1000, 30000, num_tokens)
 
     (logits,) = engine.run([EngineRow(task.load(engine), ids)])
@@ -167,11 +172,10 @@ def _without_each_op(task: LoadedTask) -> Iterator[tuple[str, LoadedTask]]:
         for field in fields(ProductOps):
             if getattr(ops, field.name) is not None:
                 products = {**task.ops.products, place: replace(ops, **{field.name: None})}
-                yield f"{place} {field.name}", _with_ops(task, products=products)
+                yield (
+                    f"{place} {field.name}",
+                    replace(task, ops=replace(task.ops, products=products)),
+                )
     for norm_place in task.ops.norms:
         norms = {key: norm for key, norm in task.ops.norms.items() if key != norm_place}
-        yield f"{norm_place}", _with_ops(task, norms=norms)
-
-
-def _with_ops(task: LoadedTask, **changes: object) -> LoadedTask:
-    return replace(task, ops=replace(task.ops, **changes))
+        yield f"{norm_place}", replace(task, ops=replace(task.ops, norms=norms))
