@@ -160,8 +160,9 @@ class KafkaSettings(BaseModel):
             "socket.keepalive.enable": True,
             "ssl.endpoint.identification.algorithm": "https",
             "enable.ssl.certificate.verification": True,
-            # A client whose known brokers are all gone asks the bootstrap servers again.
-            "metadata.recovery.strategy": "rebootstrap",
+            # With "rebootstrap" (librdkafka 2.16.0) a transactional producer hung in
+            # send_offsets_to_transaction for minutes after the broker was killed and came back.
+            "metadata.recovery.strategy": "none",
             **with_password(self.extra),
         }
 
