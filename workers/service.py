@@ -9,8 +9,9 @@ from messages.errors import MessageError
 from messages.task_event_codec import decode_task_event
 from messages.topics import TopicNames
 from tasks.store import TaskStore
+from transport.groups import worker_group
 from transport.health import HealthFile
-from transport.pipeline import PipelineLimits, run_pipeline
+from transport.pipeline import run_pipeline
 from transport.session import Session
 from transport.settings import KafkaSettings
 from transport.table import TableFollower
@@ -50,6 +51,7 @@ def run_worker(
     Raises:
         TopicConfigError: If the topics are missing or configured otherwise.
         BackboneError: If the level's backbone is not there or not what it should be.
+        TableFollowerFailed: If the tasks topic cannot be read.
         SessionError: If the pipeline cannot go on; starting the process again loses nothing.
     """
     health = HealthFile(health_file)
@@ -65,7 +67,7 @@ def run_worker(
     follower = TableFollower(kafka, topics.tasks, _preloader(tasks))
     session = Session(
         kafka,
-        group=f"{topics.namespace}.workers.{level}",
+        group=worker_group(topics.namespace, level),
         topics=[topics.batches(level)],
         slot=slot,
         prefetch="few",
@@ -74,14 +76,12 @@ def run_worker(
     try:
         follower.wait_until_current(TASKS_CURRENT_LIMIT_S)
         logger.info("level %d serves %s", level, folder.name)
-        run_pipeline(
-            session,
-            CountWindow(),
-            stage,
-            stop=stop,
-            limits=PipelineLimits(),
-            on_turn=health.turn,
-        )
+
+        def turn() -> None:
+            follower.raise_if_failed()
+            health.turn()
+
+        run_pipeline(session, CountWindow(), stage, stop=stop, on_turn=turn)
     finally:
         health.report("draining")
         follower.close()
