@@ -53,9 +53,10 @@ class DemoTask:
 
 DEMO_TASKS = {
     "banking77": DemoTask(
-        Adapter(placement="houlsby", bottleneck=32, activation="gelu"),
+        Adapter(placement="houlsby", bottleneck=48, activation="gelu"),
         "BANKING77 (Casanueva et al. 2020), PolyAI-LDN/task-specific-datasets@57ec275d",
         "CC BY 4.0",
+        recipe={"start_c": 5.0, "epochs": 6, "peak_rate": 4e-3},
     ),
     "clinc150": DemoTask(
         Lora(rank=8, alpha=16.0),
@@ -72,6 +73,7 @@ DEMO_TASKS = {
         Ia3(),
         "NLU++ (Casanueva et al. 2022), both domains, PolyAI-LDN/task-specific-datasets@57ec275d",
         "CC BY 4.0",
+        recipe={"start_c": 30.0, "epochs": 16},
     ),
     "sms_spam": DemoTask(
         BitFit(),

@@ -18,9 +18,6 @@ from messages.task_event import TaskKind
 
 PROBE_C = 30.0
 """Inverse regularisation of the bar: little, so that the probe is as accurate as it can be."""
-START_C = 1.0
-"""Of the head's start. The bar fits nearly every training row, and rows that are fitted have no
-gradient left for the PET to learn from."""
 _MAX_ITERATIONS = 1000
 
 

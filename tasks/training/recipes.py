@@ -29,6 +29,10 @@ class Recipe:
     rows_per_batch: int = 64
     weight_decay: float = 0.01
     warm_up_share: float = 0.1
+    start_c: float = 1.0
+    """scikit-learn's C of the logistic regression that the head starts at. The probe's own C fits
+    nearly every training row, and rows that are fitted leave the PET no gradient; where training
+    is short for the number of labels, a larger C starts nearer to the goal."""
     dropout: float = 0.1
     """Of the pooled vector before the head, while training."""
     seed: int = 0
@@ -41,6 +45,8 @@ class Recipe:
                 raise BadRecipe(f"{name} is {getattr(self, name)}: give more than 0, at most 10")
         if not 1 <= self.rows_per_batch <= 4096:
             raise BadRecipe(f"rows per batch is {self.rows_per_batch}: give 1 to 4096")
+        if not 0 < self.start_c <= 1e6:
+            raise BadRecipe(f"start_c is {self.start_c}: give more than 0, at most 1e6")
         for name in ("kept_share", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise BadRecipe(f"{name} is {getattr(self, name)}: give a share below 1")

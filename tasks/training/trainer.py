@@ -18,7 +18,7 @@ from tasks.training.batches import (
 from tasks.training.evaluation import extract_features, predict
 from tasks.training.model import DenseModel
 from tasks.training.objectives import PRIMARY, array_loss, figures, loss
-from tasks.training.probe import START_C, Probe, fit_probe
+from tasks.training.probe import Probe, fit_probe
 from tasks.training.recipes import Recipe
 from tasks.training.weight_changes import PrunableDelta, prune_to_share
 
@@ -77,7 +77,7 @@ def train(
     generator = torch.Generator().manual_seed(recipe.seed)
     features, targets = extract_features(model, data.train, data.kind, use_bf16=use_bf16).stacked()
     probe = fit_probe(features, targets, data.kind, data.num_labels, recipe.seed)
-    start = fit_probe(features, targets, data.kind, data.num_labels, recipe.seed, START_C)
+    start = fit_probe(features, targets, data.kind, data.num_labels, recipe.seed, recipe.start_c)
     _start_at(model, start)
     held_features, held_targets = extract_features(
         model, data.validation, data.kind, use_bf16=use_bf16
