@@ -1,11 +1,20 @@
-"""`petstream scheduler`: wrong use ends with 2 and a line that says what to do."""
+"""`petstream scheduler`: wrong use ends with 2 and a line that says what to do; SIGTERM drains."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from messages.topics import TopicNames
 from petstream.commands import scheduler as command
+from transport.health import read_health
+from transport.settings import KafkaSettings
+from transport.topics import create_topics
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +44,30 @@ def test_wrong_use_is_told(arguments: list[str], complaint: str) -> None:
 
     assert result.exit_code == 2
     assert complaint in result.stderr
+
+
+@pytest.mark.kafka
+def test_the_process_gets_ready_and_ends_well_on_sigterm(
+    broker: str, namespace: str, tmp_path: Path
+) -> None:
+    """As the supervisor runs it: ready by its health file, gone with 0 when told to stop."""
+    create_topics(KafkaSettings(bootstrap_servers=broker), TopicNames(namespace), partitions=2)
+    health_file = tmp_path / "health.json"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "petstream", "scheduler", "--health-file", str(health_file)],
+        env=os.environ | {"KAFKA_BOOTSTRAP_SERVERS": broker, "PETSTREAM_NAMESPACE": namespace},
+        stderr=subprocess.PIPE,
+    )
+    try:
+        limit_s = time.monotonic() + 60
+        while (health := read_health(health_file)) is None or not health.is_ready:
+            assert process.poll() is None
+            assert time.monotonic() < limit_s
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=60)
+    finally:
+        process.kill()
+
+    assert process.returncode == 0
+    assert b"Traceback" not in log

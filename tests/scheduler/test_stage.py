@@ -355,6 +355,17 @@ def test_an_error_names_the_query_as_far_as_it_can_be_read(models_dir: Path) -> 
     assert (by_offset[9].id, by_offset[9].task) == ("4-9", "")
 
 
+def test_a_record_that_cannot_be_read_is_called_by_its_key(models_dir: Path) -> None:
+    """A record that cannot be read is called by its key."""
+    headers: Headers = (("content-type", b"application/msgpack"),)
+    record = Record(TOPICS.queries, 4, 9, b"my-id", b"\xc1", headers, NOW_MS)
+
+    out = published(make_stage(models_dir).process([record]))
+
+    assert out.errors[0].id == "my-id"
+    assert out.error_records[0].key == b"my-id"
+
+
 BAD_ESCALATIONS: dict[str, tuple[Escalation, Reason]] = {
     "deadline past": (_escalation(deadline_ms=NOW_MS - 1), Reason.DEADLINE_PAST),
     "revision gone": (

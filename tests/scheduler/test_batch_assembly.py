@@ -1,0 +1,64 @@
+"""Batch ids: the same rows have the same one, whatever order they were planned in."""
+
+import dataclasses
+
+from messages.origin import Origin
+from messages.query import NO_PARAMETERS
+from messages.reply import ReplyAddress
+from messages.task_event import TaskLevel, TaskReference
+from scheduler.batch_assembly import batch_id
+from scheduler.rows import PendingRow
+from transport.records import Record
+
+
+def _row(offset: int, *, topic_id: str = "A" * 22) -> PendingRow:
+    return PendingRow(
+        record=Record("q", 0, offset, None, None, (), 0),
+        origin=Origin("q", topic_id, 0, offset),
+        query_id=f"q{offset}",
+        task=TaskReference("snips", 1, "sha256:" + "0" * 64),
+        level=TaskLevel(0, "minilm-l3", "lora", 128),
+        text="a",
+        text_pair=None,
+        kept_words=None,
+        parameters=NO_PARAMETERS,
+        reply=ReplyAddress(None),
+        input_digest=b"12345678",
+        appended_ms=0,
+        deadline_ms=None,
+        timings_ms=(),
+        small_output=None,
+        attempt=1,
+        token_ids=b"\x01\x00\x00\x00",
+    )
+
+
+def test_order_does_not_matter() -> None:
+    """Order does not matter."""
+    assert batch_id([_row(1), _row(2), _row(30)], 0) == batch_id([_row(30), _row(1), _row(2)], 0)
+
+
+def test_every_row_counts() -> None:
+    """Every row counts."""
+    rows = [_row(1), _row(2)]
+
+    ids = {batch_id(some, 0) for some in (rows, rows[:1], rows[1:], [*rows, _row(3)])}
+
+    assert len(ids) == 4
+
+
+def test_a_second_level_of_the_same_rows_is_another_batch() -> None:
+    """A second level of the same rows is another batch."""
+    assert batch_id([_row(1)], 0) != batch_id([_row(1)], 1)
+
+
+def test_a_topic_made_anew_has_other_batches() -> None:
+    """A topic made anew has other batches."""
+    assert batch_id([_row(1)], 0) != batch_id([_row(1, topic_id="B" * 22)], 0)
+
+
+def test_the_number_of_the_attempt_does_not_matter() -> None:
+    """The number of the attempt does not matter."""
+    again = dataclasses.replace(_row(1), attempt=2)
+
+    assert batch_id([_row(1)], 0) == batch_id([again], 0)
