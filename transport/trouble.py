@@ -82,6 +82,8 @@ class ConsumerTrouble:
         partition = TopicPartition(*source)
         try:
             [committed] = self._consumer.committed([partition], timeout=_REQUEST_S)
+            # A partition that was added just now is not in the client's metadata yet.
+            self._consumer.list_topics(source.topic, timeout=_REQUEST_S)
             low, high = self._consumer.get_watermark_offsets(partition, timeout=_REQUEST_S)
             if committed.offset >= 0:
                 raise self._data_loss(source, committed.offset, low, high)
