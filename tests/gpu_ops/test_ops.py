@@ -1,0 +1,243 @@
+"""Every reference op against the plain formula in float64, over nasty sizes and span layouts."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gpu_ops.bias import add_bias_
+from gpu_ops.bottleneck import BottleneckWeights, add_bottleneck_
+from gpu_ops.layer_norm import NormWeights, add_layer_norm
+from gpu_ops.low_rank import LowRankFactors, add_low_rank_
+from gpu_ops.pooling import first_token_pool, mean_pool
+from gpu_ops.ragged_head import HeadWeights, ragged_head
+from gpu_ops.scale import scale_
+from gpu_ops.spans import Span
+from gpu_ops.sparse_delta import add_sparse_delta_, patch_weight, sparse_weights
+from gpu_ops.varlen_attention import varlen_attention
+
+TOLERANCE = 2e-5
+NUM_IN, NUM_OUT = 24, 40
+
+LAYOUTS = {
+    "one": (5, [Span(0, 5)]),
+    "single rows": (4, [Span(0, 1), Span(1, 2), Span(3, 4)]),
+    "gaps": (133, [Span(2, 9), Span(31, 64), Span(64, 97)]),
+    "whole": (64, [Span(0, 31), Span(31, 33), Span(33, 64)]),
+    "none": (7, []),
+}
+"""Name -> number of rows, spans."""
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request: pytest.FixtureRequest) -> tuple[int, list[Span]]:
+    """Each layout in turn."""
+    return LAYOUTS[request.param]
+
+
+def normal(*size: int, seed: int = 0) -> torch.Tensor:
+    """Random values."""
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed))
+
+
+def by_spans(
+    y: torch.Tensor, spans: list[Span], change: Callable[[int, torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """Return `y` in float64 with `change(number, rows)` in each span."""
+    expected = y.double().clone()
+    for number, span in enumerate(spans):
+        expected[span.start : span.end] = change(number, expected[span.start : span.end].clone())
+    return expected
+
+
+def assert_close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Compare in float64."""
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found.double(), expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_bias_and_scale(layout: tuple[int, list[Span]]) -> None:
+    """Y += b_t and y *= s_t, in place and in the spans only."""
+    rows, spans = layout
+    vectors = [normal(NUM_OUT, seed=i) for i in range(len(spans))]
+    y = normal(rows, NUM_OUT)
+    biased, scaled = y.clone(), y.clone()
+
+    add_bias_(biased, spans, vectors)
+    scale_(scaled, spans, vectors)
+
+    assert_close(biased, by_spans(y, spans, lambda i, part: part + vectors[i].double()))
+    assert_close(scaled, by_spans(y, spans, lambda i, part: part * vectors[i].double()))
+
+
+def test_low_rank(layout: tuple[int, list[Span]]) -> None:
+    """Ranks may differ from task to task."""
+    rows, spans = layout
+    x, y = normal(rows, NUM_IN), normal(rows, NUM_OUT, seed=1)
+    factors = [
+        LowRankFactors(normal(NUM_IN, 1 + i, seed=i), normal(1 + i, NUM_OUT, seed=9 + i))
+        for i in range(len(spans))
+    ]
+    expected = by_spans(
+        y,
+        spans,
+        lambda i, part: (
+            part
+            + x[spans[i].start : spans[i].end].double()
+            @ factors[i].down.double()
+            @ factors[i].up.double()
+        ),
+    )
+
+    add_low_rank_(y, x, spans, factors)
+
+    assert_close(y, expected)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_bottleneck(layout: tuple[int, list[Span]], activation: str) -> None:
+    """With its residual, and widths that may differ."""
+    rows, spans = layout
+    h = normal(rows, NUM_OUT)
+    act = F.gelu if activation == "gelu" else F.relu
+    adapters = [
+        BottleneckWeights(
+            normal(NUM_OUT, 3 + i, seed=i),
+            normal(3 + i, seed=20 + i),
+            normal(3 + i, NUM_OUT, seed=40 + i),
+            normal(NUM_OUT, seed=60 + i),
+            "gelu" if activation == "gelu" else "relu",
+        )
+        for i in range(len(spans))
+    ]
+
+    def formula(i: int, part: torch.Tensor) -> torch.Tensor:
+        a = adapters[i]
+        inner = act(part @ a.down_weight.double() + a.down_bias.double())
+        return part + inner @ a.up_weight.double() + a.up_bias.double()
+
+    expected = by_spans(h, spans, formula)
+
+    add_bottleneck_(h, spans, adapters)
+
+    assert_close(h, expected)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.01, 0.5, 1.0])
+def test_sparse_delta_both_ways(layout: tuple[int, list[Span]], density: float) -> None:
+    """Beside the shared product and patched into a copy of the weight: one answer."""
+    rows, spans = layout
+    x, weight = normal(rows, NUM_IN), normal(NUM_OUT, NUM_IN, seed=1)
+    dense = [
+        normal(NUM_OUT, NUM_IN, seed=i)
+        * (
+            torch.rand(NUM_OUT, NUM_IN, generator=torch.Generator().manual_seed(i)) < density
+        ).float()
+        for i in range(len(spans))
+    ]
+    deltas = []
+    for delta in dense:
+        flat = delta.view(-1).nonzero().view(-1)
+        deltas.append(sparse_weights(flat.int(), delta.view(-1)[flat], (NUM_OUT, NUM_IN)))
+    shared = x @ weight.t()
+    expected = by_spans(
+        x @ weight.t(),
+        spans,
+        lambda i, _: (
+            x[spans[i].start : spans[i].end].double() @ (weight.double() + dense[i].double()).t()
+        ),
+    )
+
+    add_sparse_delta_(shared, x, spans, deltas)
+
+    assert_close(shared, expected)
+    for number, changes in enumerate(deltas):
+        patched = patch_weight(weight, changes, torch.empty_like(weight))
+        assert_close(patched, weight.double() + dense[number].double())
+    assert weight.equal(normal(NUM_OUT, NUM_IN, seed=1))
+
+
+def test_layer_norm(layout: tuple[int, list[Span]]) -> None:
+    """Rows in a span have their task's gamma and beta, the others the shared ones."""
+    rows, spans = layout
+    x, residual = normal(rows, NUM_OUT), normal(rows, NUM_OUT, seed=1)
+    shared = NormWeights(normal(NUM_OUT, seed=2), normal(NUM_OUT, seed=3))
+    own = [
+        NormWeights(normal(NUM_OUT, seed=10 + i), normal(NUM_OUT, seed=30 + i))
+        for i in range(len(spans))
+    ]
+    z = x.double() + residual.double()
+    unit = (z - z.mean(1, keepdim=True)) / (z.var(1, unbiased=False, keepdim=True) + 1e-12).sqrt()
+    plain = unit * shared.weight.double() + shared.bias.double()
+    expected = plain.clone()
+    for span, norm in zip(spans, own, strict=True):
+        expected[span.start : span.end] = (
+            unit[span.start : span.end] * norm.weight.double() + norm.bias.double()
+        )
+
+    found = add_layer_norm(x, residual, shared, 1e-12, spans, own)
+
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("row_lens", [[1], [1, 1, 1], [31, 32, 33], [2, 133, 1, 7]])
+@pytest.mark.parametrize("num_padding", [0, 5])
+def test_varlen_attention(row_lens: list[int], num_padding: int) -> None:
+    """Each row attends to itself alone; padding is zero and is attended to by nobody."""
+    num_heads, hidden = 4, 32
+    num_tokens = sum(row_lens) + num_padding
+    qkv = normal(num_tokens, 3 * hidden)
+    expected = torch.zeros(num_tokens, hidden, dtype=torch.float64)
+    start = 0
+    for row_len in row_lens:
+        rows = qkv[start : start + row_len].double().view(row_len, 3, num_heads, -1)
+        for head in range(num_heads):
+            q, k, v = rows[:, 0, head], rows[:, 1, head], rows[:, 2, head]
+            width = hidden // num_heads
+            weights = torch.softmax(q @ k.t() / width**0.5, dim=1)
+            columns = slice(head * width, (head + 1) * width)
+            expected[start : start + row_len, columns] = weights @ v
+        start += row_len
+
+    assert_close(varlen_attention(qkv, num_heads, row_lens), expected)
+
+
+def test_attention_does_not_see_padding_or_other_rows() -> None:
+    """NaN beside a row stays beside it."""
+    qkv = normal(12, 96)
+    qkv[5:] = torch.nan
+
+    found = varlen_attention(qkv, 4, [5, 4])
+
+    assert found[:5].isfinite().all()
+    assert found[5:9].isnan().all()
+    assert found[9:].eq(0).all()
+
+
+@pytest.mark.parametrize("row_lens", [[1], [3, 1, 512], [7] * 33])
+def test_pooling(row_lens: list[int]) -> None:
+    """Mean over a row's tokens, or its first; tokens behind the last row count for nothing."""
+    hidden = normal(sum(row_lens) + 4, NUM_OUT)
+    parts = hidden[: sum(row_lens)].double().split(row_lens)  # type: ignore[no-untyped-call]
+    starts = [sum(row_lens[:i]) for i in range(len(row_lens))]
+
+    assert_close(mean_pool(hidden, row_lens), torch.stack([part.mean(0) for part in parts]))
+    assert_close(first_token_pool(hidden, starts), torch.stack([part[0] for part in parts]))
+
+
+def test_ragged_head(layout: tuple[int, list[Span]]) -> None:
+    """Each task has as many labels as it has."""
+    rows, spans = layout
+    vectors = normal(rows, NUM_IN)
+    heads = [
+        HeadWeights(normal(1 + 75 * i, NUM_IN, seed=i), normal(1 + 75 * i, seed=9 + i))
+        for i in range(len(spans))
+    ]
+
+    found = ragged_head(vectors, spans, heads)
+
+    assert len(found) == len(spans)
+    for span, head, logits in zip(spans, heads, found, strict=True):
+        part = vectors[span.start : span.end].double()
+        assert_close(logits, part @ head.weight.double().t() + head.bias.double())
