@@ -1,6 +1,9 @@
 """What becomes of an input record: a row on its way into a batch, or a refusal."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from messages.errors import ErrorAnswer, Reason
 from messages.escalation import SmallLevelOutput
@@ -8,6 +11,8 @@ from messages.origin import Origin
 from messages.query import QueryParameters
 from messages.reply import ReplyAddress
 from messages.task_event import TaskLevel, TaskReference
+from scheduler.planning import PlanRows
+from scheduler.tokenisation import TOKEN_ID_BYTES
 from transport.records import Record
 
 
@@ -60,3 +65,18 @@ class Refusal:
     answer: ErrorAnswer
     reply: ReplyAddress | None
     """None: the record does not say whose query it was, so that nobody can be answered."""
+
+
+def columns_of(rows: Sequence[PendingRow]) -> PlanRows:
+    """Return what planning needs of tokenised rows of one level."""
+    tasks: dict[TaskReference, int] = {}
+    pet_kinds: list[str] = []
+    task_index = np.empty(len(rows), np.int64)
+    num_tokens = np.empty(len(rows), np.int64)
+    for number, row in enumerate(rows):
+        index = tasks.setdefault(row.task, len(tasks))
+        if index == len(pet_kinds):
+            pet_kinds.append(row.level.pet_kind)
+        task_index[number] = index
+        num_tokens[number] = len(row.token_ids) // TOKEN_ID_BYTES
+    return PlanRows(task_index, num_tokens, tuple(pet_kinds))

@@ -10,20 +10,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from messages.answer_codec import encode_answer
 from messages.errors import MessageError, Reason
-from messages.task_event import TaskReference
 from messages.topics import TopicNames
 from scheduler.admission import Admission
 from scheduler.batch_assembly import BatchHeading, encode_within
 from scheduler.cost_model import CostModel
 from scheduler.placement import Placement
-from scheduler.planning import PlanLimits, PlanRows, plan
+from scheduler.planning import PlanLimits, plan
 from scheduler.policies.catalogue import POLICIES
-from scheduler.rows import PendingRow, Refusal
-from scheduler.tokenisation import TOKEN_ID_BYTES, Tokenizers, without_pruned_words
+from scheduler.rows import PendingRow, Refusal, columns_of
+from scheduler.tokenisation import Tokenizers, without_pruned_words
 from transport.dead_letters import dead_letter
 from transport.records import OutgoingRecord, Record
 
@@ -125,7 +122,7 @@ class SchedulingStage:
     ) -> Iterator[OutgoingRecord]:
         planning = self._planning
         macro_batches = plan(
-            _plan_rows(rows),
+            columns_of(rows),
             planning.cost_models.get(backbone, planning.default_cost_model),
             self._policy,
             planning.limits,
@@ -174,17 +171,3 @@ class SchedulingStage:
             attempt=answer.attempt,
             topic=self._topics.dead_letters,
         )
-
-
-def _plan_rows(rows: Sequence[PendingRow]) -> PlanRows:
-    tasks: dict[TaskReference, int] = {}
-    pet_kinds: list[str] = []
-    task_index = np.empty(len(rows), np.int64)
-    num_tokens = np.empty(len(rows), np.int64)
-    for number, row in enumerate(rows):
-        index = tasks.setdefault(row.task, len(tasks))
-        if index == len(pet_kinds):
-            pet_kinds.append(row.level.pet_kind)
-        task_index[number] = index
-        num_tokens[number] = len(row.token_ids) // TOKEN_ID_BYTES
-    return PlanRows(task_index, num_tokens, tuple(pet_kinds))

@@ -1,4 +1,4 @@
-"""Batch ids: the same rows have the same one, whatever order they were planned in."""
+"""Rows on their way: what planning sees of them, and how a batch of them is called."""
 
 import dataclasses
 
@@ -7,17 +7,19 @@ from messages.query import NO_PARAMETERS
 from messages.reply import ReplyAddress
 from messages.task_event import TaskLevel, TaskReference
 from scheduler.batch_assembly import batch_id
-from scheduler.rows import PendingRow
+from scheduler.rows import PendingRow, columns_of
 from transport.records import Record
 
 
-def _row(offset: int, *, topic_id: str = "A" * 22) -> PendingRow:
+def _row(
+    offset: int, *, topic_id: str = "A" * 22, task: str = "snips", num_tokens: int = 1
+) -> PendingRow:
     return PendingRow(
         record=Record("q", 0, offset, None, None, (), 0),
         origin=Origin("q", topic_id, 0, offset),
         query_id=f"q{offset}",
-        task=TaskReference("snips", 1, "sha256:" + "0" * 64),
-        level=TaskLevel(0, "minilm-l3", "lora", 128),
+        task=TaskReference(task, 1, "sha256:" + "0" * 64),
+        level=TaskLevel(0, "minilm-l3", f"kind of {task}", 128),
         text="a",
         text_pair=None,
         kept_words=None,
@@ -29,7 +31,7 @@ def _row(offset: int, *, topic_id: str = "A" * 22) -> PendingRow:
         timings_ms=(),
         small_output=None,
         attempt=1,
-        token_ids=b"\x01\x00\x00\x00",
+        token_ids=b"\x01\x00\x00\x00" * num_tokens,
     )
 
 
@@ -62,3 +64,20 @@ def test_the_number_of_the_attempt_does_not_matter() -> None:
     again = dataclasses.replace(_row(1), attempt=2)
 
     assert batch_id([_row(1)], 0) == batch_id([again], 0)
+
+
+def test_planning_sees_tasks_kinds_and_lengths() -> None:
+    """Tasks are numbered as they come, and each keeps its own kind."""
+    rows = [
+        _row(0, task="b", num_tokens=5),
+        _row(1, task="b", num_tokens=6),
+        _row(2, task="a", num_tokens=7),
+        _row(3, task="c", num_tokens=8),
+        _row(4, task="a", num_tokens=9),
+    ]
+
+    columns = columns_of(rows)
+
+    assert columns.task_index.tolist() == [0, 0, 1, 2, 1]
+    assert columns.num_tokens.tolist() == [5, 6, 7, 8, 9]
+    assert columns.pet_kinds == ("kind of b", "kind of a", "kind of c")

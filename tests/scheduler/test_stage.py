@@ -476,6 +476,19 @@ def test_a_batch_over_the_topics_limit_is_split(models_dir: Path) -> None:
     assert len({batch.batch_id for batch in out.batches[0]}) == len(outgoing)
 
 
+def test_a_tenth_of_the_topics_limit_stays_free_for_the_envelope(models_dir: Path) -> None:
+    """A value that would just fit is split too: headers and framing count against the limit."""
+    records = [query_record(Query(f"q{n}", "snips", "hello"), n) for n in range(16)]
+    (whole,) = make_stage(models_dir).process(records)
+    size = len(whole.value or b"")
+
+    just_fitting = make_stage(models_dir, max_batch_bytes=size + 1).process(records)
+    with_room = make_stage(models_dir, max_batch_bytes=size * 10 // 9 + 2).process(records)
+
+    assert len(just_fitting) == 2
+    assert len(with_room) == 1
+
+
 def test_a_row_that_fits_no_batch_is_refused_and_the_others_are_not(models_dir: Path) -> None:
     """A row that fits no batch is refused and the others are not."""
     records = [query_record(Query(f"q{n}", "snips", "hello"), n) for n in range(4)]
