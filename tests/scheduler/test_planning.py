@@ -141,6 +141,23 @@ def test_coordinated_keeps_together_what_one_pet_call_should_do(
     assert [sorted(batch.row_indices.tolist()) for batch in batches] == expected
 
 
+def test_a_batch_is_predicted_to_cost_alpha_and_one_beta_for_each_task() -> None:
+    """Read at mean lengths, each task with its own kind's table."""
+    grid, lens = np.array([1.0, 128.0]), np.array([1.0, 128.0])
+    alpha = CostTable.from_measured(grid, lens, 7 + np.outer(grid, lens))
+    lora = CostTable.from_measured(grid, lens, 100 + 0.1 * np.outer(grid, lens))
+    mask = CostTable.from_measured(grid, lens, 1000 + 0.5 * np.outer(grid, lens))
+    rows = PlanRows(np.array([0, 1, 0, 2]), np.array([10, 20, 30, 40]), ("lora", "mask", "lora"))
+
+    (batch,) = plan(
+        rows, CostModel(alpha, {"lora": lora, "mask": mask}), POLICIES["packed"], PlanLimits()
+    )
+
+    assert batch.predicted_ms == pytest.approx(
+        (7 + 100) + (100 + 0.1 * 40) + (1000 + 0.5 * 20) + (100 + 0.1 * 40)
+    )
+
+
 def test_packed_fills_a_batch_to_its_last_token() -> None:
     """A budget of 40 tokens holds four rows of 10, and the next batch four more."""
     rows = PlanRows(np.zeros(10, np.int64), np.full(10, 10), ("lora",))
