@@ -98,8 +98,7 @@ class Deployment:
                 self.kafka, self.topics, levels=tuple(LEVEL_BACKBONES), partitions=PARTITIONS
             )
             registry = task_registry(self.settings)
-            for task in self.tasks:
-                registry.add(task.folder)
+            self.artifacts = {task.name: registry.add(task.folder).artifact for task in self.tasks}
             for name in self._retired:
                 registry.retire(name)
             self.supervisor = Supervisor(

@@ -5,12 +5,13 @@ scores are compared within a tolerance, and a decision that hangs on less than t
 way. Everything else must be equal.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from messages.errors import ErrorAnswer
@@ -18,9 +19,8 @@ from messages.escalation import SmallLevelOutput
 from messages.query import Query
 from messages.query_codec import IncomingQuery
 from messages.result import Result
-from tasks.artifact import open_artifact
+from tasks.artifact import Artifact
 from tasks.description import TaskDescription
-from tests.faults.deployment import ExampleTask
 from transport.records import Record
 from workers.answers import DEFAULT_DECISION_THRESHOLD
 from workers.backbone import Backbone
@@ -47,22 +47,20 @@ class EngineOracle:
     """Knows the right answer to every query that it was prepared for."""
 
     def __init__(
-        self, tasks: Iterable[ExampleTask], models_dir: Path, queries: Sequence[Query]
+        self, artifacts: Mapping[str, Artifact], models_dir: Path, queries: Sequence[Query]
     ) -> None:
         """Run all `queries` through both levels.
 
         Args:
-            tasks: Where their weights are.
+            artifacts: The tasks that serve, by name.
             models_dir: Where the backbones are.
-            queries: Of these tasks, without parameters.
+            queries: Of these tasks.
         """
-        descriptions = {task.name: open_artifact(task.folder).description for task in tasks}
-        folders = {task.name: task.folder for task in tasks}
-        small = _logits(0, folders, models_dir, queries)
-        large = _logits(1, folders, models_dir, queries)
+        small = _logits(0, artifacts, models_dir, queries)
+        large = _logits(1, artifacts, models_dir, queries)
         self._expected: dict[str, _Expected] = {}
         for query, small_logits, large_logits in zip(queries, small, large, strict=True):
-            task = descriptions[query.task]
+            task = artifacts[query.task].description
             first = judge(task, 0, small_logits, None)
             carried = SmallLevelOutput(0, first.scores.tobytes(), first.confidence, "")
             threshold = task.cascade.threshold if task.cascade is not None else 2.0
@@ -109,14 +107,13 @@ def _wrong_labels(task: TaskDescription, output: LevelOutput, given: Result) -> 
 
 
 def _logits(
-    level: int, folders: dict[str, Path], models_dir: Path, queries: Sequence[Query]
-) -> list[np.ndarray]:
+    level: int, artifacts: Mapping[str, Artifact], models_dir: Path, queries: Sequence[Query]
+) -> list[NDArray[np.float32]]:
     """Return the engine's logits of every query at one level."""
     folder = BackboneStore(models_dir).folder(LEVEL_BACKBONES[level])
     engine = Engine(Backbone.load(folder))
     loaded = {}
-    for name, task_folder in folders.items():
-        artifact = open_artifact(task_folder)
+    for name, artifact in artifacts.items():
         weights = artifact.load_level(level, engine.backbone.shape)
         loaded[name] = engine.load_task(artifact.description, level, weights)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -182,7 +182,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             results=dump_topic(kafka, topics.results),
             dead_letters=dump_topic(kafka, topics.dead_letters),
         )
-        oracle = EngineOracle([served], deployment.settings.models_dir, placed.good)
+        oracle = EngineOracle(deployment.artifacts, deployment.settings.models_dir, placed.good)
         yield Run(placed, evidence, oracle, scheduler.restarts)
 
 

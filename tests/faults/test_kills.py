@@ -45,7 +45,7 @@ VICTIMS = 4 * [SCHEDULER.name, SMALL_WORKER.name, LARGE_WORKER.name]
 BROKER_DIES_WITH = (4, 9)
 """Numbers of the deaths that the broker's own death goes before."""
 IN_FLIGHT = 300
-RUN_LIMIT_S = 420.0
+RUN_LIMIT_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             *deployment.unsettled(worker_group(namespace, 0), topics.batches(0)),
             *deployment.unsettled(worker_group(namespace, 1), topics.batches(1)),
         ]
-        oracle = EngineOracle(deployment.tasks, deployment.settings.models_dir, queries)
+        oracle = EngineOracle(deployment.artifacts, deployment.settings.models_dir, queries)
         yield Run(queries, sender.tickets, evidence, oracle, restarts, unsettled, reader.seen)
 
 
