@@ -1,0 +1,193 @@
+"""What only the loop itself shows: how far ahead it works, and how it stops."""
+
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from transport.memory import MemoryLog
+from transport.pipeline import PipelineLimits, run_pipeline
+from transport.records import OutgoingRecord, Record
+from transport.window import CountWindow
+
+LIMIT_S = 20.0
+
+
+class Timed:
+    """Takes a while for each unit, and notes when it was idle in between."""
+
+    def __init__(self, unit_s: float) -> None:
+        self._unit_s = unit_s
+        self.busy: list[tuple[float, float]] = []
+
+    def process(self, records: Sequence[Record], /) -> Sequence[OutgoingRecord]:
+        """Work."""
+        started_s = time.monotonic()
+        time.sleep(self._unit_s)
+        self.busy.append((started_s, time.monotonic()))
+        return [OutgoingRecord("out", record.value) for record in records]
+
+
+def _log(num_records: int) -> MemoryLog:
+    log = MemoryLog()
+    log.create_topic("in", 2)
+    log.create_topic("out", 1)
+    for number in range(num_records):
+        log.append("in", b"%d" % number, partition=number % 2)
+    return log
+
+
+def _run(
+    log: MemoryLog,
+    stage: Timed,
+    stop: threading.Event,
+    limits: PipelineLimits,
+) -> threading.Thread:
+    session = log.session("group", ["in"], "slot")
+    thread = threading.Thread(
+        target=run_pipeline,
+        args=(session, CountWindow(1), stage),
+        kwargs={"stop": stop, "limits": limits},
+    )
+    thread.start()
+    return thread
+
+
+def _wait_for_answers(log: MemoryLog, num_answers: int) -> None:
+    deadline_s = time.monotonic() + LIMIT_S
+    while len(log.read("out")) < num_answers:
+        assert time.monotonic() < deadline_s, f"{len(log.read('out'))} of {num_answers} answers"
+        time.sleep(0.005)
+
+
+def test_compute_goes_on_while_a_commit_takes_long() -> None:
+    """Once a commit was slow, more units are cut ahead than otherwise, and computed during it."""
+    num_records = 300
+    log, stage, stop = _log(num_records), Timed(0.002), threading.Event()
+    computed_during: list[int] = []
+
+    def slow_commit() -> None:
+        if not computed_during:
+            time.sleep(0.05)  # 25 units' time: what the pipeline learns from
+            computed_during.append(0)
+            return
+        before = len(stage.busy)
+        deadline_s = time.monotonic() + 1.0
+        while len(stage.busy) < before + 10 and time.monotonic() < deadline_s:
+            time.sleep(0.001)
+        computed_during.append(len(stage.busy) - before)
+        if max(computed_during) >= 10:
+            stop.set()
+
+    session = log.session("group", ["in"], "slot", slow_commit)
+    run_pipeline(session, CountWindow(1), stage, stop=stop)
+
+    # At most two units are ahead without the measurement.
+    assert max(computed_during) >= 10
+
+
+def test_units_ahead_are_bounded() -> None:
+    """A stage that hangs gets no more than the units it may have ahead."""
+    log, stop = _log(50), threading.Event()
+    gate = threading.Event()
+    taken: list[int] = []
+
+    class Hanging(Timed):
+        def process(self, records: Sequence[Record], /) -> Sequence[OutgoingRecord]:
+            taken.append(len(records))
+            assert gate.wait(LIMIT_S)
+            return super().process(records)
+
+    class Watched(CountWindow):
+        num_taken = 0
+
+        def take(self) -> list[Record]:
+            Watched.num_taken += 1
+            return super().take()
+
+    thread = threading.Thread(
+        target=run_pipeline,
+        args=(log.session("group", ["in"], "slot"), Watched(1), Hanging(0.0)),
+        kwargs={"stop": stop, "max_units_ahead": 3},
+    )
+    thread.start()
+    deadline_s = time.monotonic() + LIMIT_S
+    while Watched.num_taken < 3:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
+    turns = 50
+    while turns:
+        turns -= 1
+        assert Watched.num_taken == 3
+        time.sleep(0.002)
+    gate.set()
+    _wait_for_answers(log, 50)
+    stop.set()
+    thread.join(LIMIT_S)
+
+    assert Watched.num_taken == 50
+
+
+def test_stop_gives_up_on_a_hanging_stage() -> None:
+    """A stop does not wait for ever; the unfinished unit stays unsettled for the next owner."""
+    log, stop = _log(1), threading.Event()
+    stage = Timed(5.0)
+    limits = PipelineLimits(stop_drain_s=0.1)
+
+    thread = _run(log, stage, stop, limits)
+    deadline_s = time.monotonic() + LIMIT_S
+    while not log.owners("group"):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
+    stop.set()
+    thread.join(3.0)
+
+    assert not thread.is_alive()
+    assert log.read("out") == []
+    assert log.committed_offsets("group") == {}
+
+
+def test_every_turn_is_told() -> None:
+    """A health file is renewed by the loop itself, idle or busy."""
+    log, stop = _log(0), threading.Event()
+    turns: list[float] = []
+
+    def on_turn() -> None:
+        turns.append(time.monotonic())
+        if len(turns) >= 5:
+            stop.set()
+
+    run_pipeline(
+        log.session("group", ["in"], "slot"),
+        CountWindow(1),
+        Timed(0.0),
+        stop=stop,
+        on_turn=on_turn,
+    )
+
+    assert len(turns) >= 5
+
+
+@pytest.mark.parametrize("num_members", [1, 3])
+def test_members_of_one_group_leave_no_record_behind(num_members: int) -> None:
+    """In memory, any number of members settle everything between them."""
+    log, stop = _log(200), threading.Event()
+    threads = []
+    for number in range(num_members):
+        session = log.session("group", ["in"], f"slot-{number}")
+        threads.append(
+            threading.Thread(
+                target=run_pipeline,
+                args=(session, CountWindow(7), Timed(0.0)),
+                kwargs={"stop": stop},
+            )
+        )
+        threads[-1].start()
+    _wait_for_answers(log, 200)
+    stop.set()
+    for thread in threads:
+        thread.join(LIMIT_S)
+
+    assert sorted(int(record.value or b"") for record in log.read("out")) == list(range(200))
+    assert sum(log.committed_offsets("group").values()) == 200
