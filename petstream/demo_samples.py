@@ -62,7 +62,8 @@ def _load(folder: Path) -> DemoTask:
         pet_kind=description["levels"][0]["pet"]["kind"],
         label_kind=description["kind"],
         samples=tuple(
-            Sample(name, row["text"], tuple(row.get("labels") or [row["label"]])) for row in rows
+            Sample(name, row["text"], tuple(row["labels"] if "labels" in row else [row["label"]]))
+            for row in rows
         ),
     )
 
