@@ -17,7 +17,6 @@ from time import monotonic
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -59,6 +58,7 @@ class Backlog:
         self._empty_until: dict[Partition, int] = {}
         self.num_looks = 0
         """How often unmoved ranges were looked into."""
+        self._members: dict[str, Consumer] = {}
         self._closed = threading.Event()
         self._measured = threading.Event()
         self._thread = threading.Thread(target=self._run, name="backlog", daemon=True)
@@ -103,10 +103,12 @@ class Backlog:
                 self._outstanding, self._measured_s = counts, monotonic()
                 self._measured.set()
             self._closed.wait(max(0.0, _EVERY_S - (monotonic() - started_s)))
+        for member in self._members.values():
+            member.close()
 
     def _measure(self, admin: AdminClient, group: str, topic: str) -> int:
         ends = self._ends(admin, topic)
-        committed = self._committed(admin, group, list(ends))
+        committed = self._committed(group, list(ends))
         now_s = monotonic()
         for source, end in ends.items():
             begin, seen_end, since_s = self._ranges.get(source, (-1, -1, now_s))
@@ -152,17 +154,21 @@ class Backlog:
             for source, future in futures.items()
         }
 
-    def _committed(
-        self, admin: AdminClient, group: str, sources: list[Partition]
-    ) -> dict[Partition, int]:
-        """Return the committed offsets; a partition that was never read counts from 0."""
+    def _committed(self, group: str, sources: list[Partition]) -> dict[Partition, int]:
+        """Return the committed offsets; a partition that was never read counts from 0.
+
+        Asked through a consumer that never joins: librdkafka (2.16.1, issue 5040) ends the process
+        when the admin client's `list_consumer_group_offsets` meets a coordinator that moves.
+        """
+        member = self._members.get(group)
+        if member is None:
+            member = Consumer(self._settings.reader(group=group), logger=client_log)
+            self._members[group] = member
         asked = [TopicPartition(*source) for source in sources]
-        [future] = admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group, asked)],
-            require_stable=True,
-            request_timeout=REQUEST_TIMEOUT_S,
-        ).values()
-        found = future.result(REQUEST_TIMEOUT_S).topic_partitions
+        found = member.committed(asked, timeout=REQUEST_TIMEOUT_S)
+        for answer in found:
+            if answer.error is not None:
+                raise KafkaException(answer.error)
         return {Partition(tp.topic, tp.partition): max(0, tp.offset) for tp in found}
 
 

@@ -94,7 +94,12 @@ class Session:
 
     def poll(self, max_records: int, timeout_s: float, /) -> list[Record]:
         """Serve rebalances and callbacks; return new records in order within each partition."""
-        messages = self._open_consumer.consume(max_records, timeout_s)
+        consumer = self._open_consumer
+        # `consume` alone would wait the whole timeout for `max_records`, not for the first.
+        first = consumer.poll(timeout_s)
+        messages = [] if first is None else [first]
+        if messages and max_records > 1:
+            messages += consumer.consume(max_records - 1, 0.0)
         self._publisher.serve()
         records = (self._record(message) for message in messages)
         return [record for record in records if record and self._assignment.accept(record)]
