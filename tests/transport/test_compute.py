@@ -102,6 +102,24 @@ def test_forgotten_work_is_dropped_and_the_rest_done_again() -> None:
     compute.close()
 
 
+def test_repeated_unit_holds_back_those_behind_it() -> None:
+    """What is done again keeps its place: a later unit, though finished, settles after it."""
+    stage = Echo()
+    compute, units = _flight(stage)
+    units.submit([_record(0, 0), _record(0, 1)])
+    units.submit([_record(1, 0)])
+    _wait_all(compute, units)
+    units.submit([_record(2, 0, b"wait")])
+
+    units.forget([Partition("in", 1)])
+
+    assert units.finished() == []
+    stage.gate.set()
+    _wait_all(compute, units)
+    assert [unit.records[0].offset for unit in units.finished()] == [0, 1, 2]
+    compute.close()
+
+
 def test_waiting_counts_units_before() -> None:
     """A finished unit behind an unfinished one of another partition cannot be published yet."""
     stage = Echo()
