@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from gpu_ops.spans import Span
+from gpu_ops.task_products import PLAIN_PRODUCTS, TaskProducts
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,11 +20,11 @@ class BottleneckWeights:
     """One task's adapter at one place."""
 
     down_weight: torch.Tensor
-    """Shape (hidden, bottleneck)."""
+    """Shape (bottleneck, hidden)."""
     down_bias: torch.Tensor
     """Shape (bottleneck,)."""
     up_weight: torch.Tensor
-    """Shape (bottleneck, hidden)."""
+    """Shape (hidden, bottleneck)."""
     up_bias: torch.Tensor
     """Shape (hidden,)."""
     activation: Literal["gelu", "relu"]
@@ -31,23 +32,28 @@ class BottleneckWeights:
 
 
 def add_bottleneck_(
-    h: torch.Tensor, spans: Sequence[Span], adapters: Sequence[BottleneckWeights]
+    h: torch.Tensor,
+    spans: Sequence[Span],
+    adapters: Sequence[BottleneckWeights],
+    products: TaskProducts = PLAIN_PRODUCTS,
 ) -> None:
     """Run each task's adapter on the rows of that task.
 
-    Semantics: h[s] += activation(h[s] @ down_weight + down_bias) @ up_weight + up_bias.
+    Semantics: h[s] += activation(h[s] @ down_weight^T + down_bias) @ up_weight^T + up_bias.
 
     Args:
         h: Shape (num_tokens, hidden), a site's output before residual and LayerNorm. Changed in
             place.
         spans: Disjoint.
         adapters: One per span; bottlenecks may differ.
+        products: How to multiply.
     """
     for (start, end), adapter in zip(spans, adapters, strict=True):
         rows = h[start:end]
-        inner = torch.addmm(adapter.down_bias, rows, adapter.down_weight)
+        linear = products.many_rows if end - start >= products.min_rows else F.linear
+        inner = linear(rows, adapter.down_weight, adapter.down_bias)
         if adapter.activation == "gelu":
-            inner = F.gelu(inner)
+            torch.ops.aten.gelu_(inner)
         else:
             inner.relu_()
-        rows.addmm_(inner, adapter.up_weight).add_(adapter.up_bias)
+        rows.add_(linear(inner, adapter.up_weight, adapter.up_bias))

@@ -2,34 +2,63 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from gpu_ops.spans import Span
+from gpu_ops.task_products import PLAIN_PRODUCTS, TaskProducts
+
+
+class UpFactor(NamedTuple):
+    """LoRA's B for some of the outputs; query, key and value have one each."""
+
+    first_rank: int
+    """Where its columns begin among the ranks of the down factor."""
+    first_output: int
+    """Where its rows begin among the outputs."""
+    weight: torch.Tensor
+    """Shape (outputs, rank), with LoRA's scale alpha / r multiplied in."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LowRankFactors:
-    """One task's update of one weight matrix, W + up^T down^T in torch's [out, in] form."""
+    """One task's update of one weight matrix."""
 
     down: torch.Tensor
-    """Shape (in, rank), LoRA's A transposed."""
-    up: torch.Tensor
-    """Shape (rank, out), LoRA's B transposed, with its scale alpha / r multiplied in."""
+    """Shape (ranks of all up factors, in): LoRA's A, one below the other."""
+    ups: tuple[UpFactor, ...]
 
 
 def add_low_rank_(
-    y: torch.Tensor, x: torch.Tensor, spans: Sequence[Span], factors: Sequence[LowRankFactors]
+    y: torch.Tensor,
+    x: torch.Tensor,
+    spans: Sequence[Span],
+    factors: Sequence[LowRankFactors],
+    products: TaskProducts = PLAIN_PRODUCTS,
 ) -> None:
     """Add each task's low-rank product to the rows of that task.
 
-    Semantics: y[s.start:s.end] += (x[s.start:s.end] @ down) @ up, for each span s.
+    Semantics: u = x[s] @ down^T; y[s, outputs] += u[:, ranks] @ up^T, for each span s and each of
+    its up factors.
 
     Args:
         y: Shape (num_tokens, out), the shared product of `x`. Changed in place.
         x: Shape (num_tokens, in), the site's input.
         spans: Disjoint.
         factors: One per span; ranks may differ.
+        products: How to multiply.
     """
     for (start, end), task in zip(spans, factors, strict=True):
-        y[start:end].addmm_(x[start:end] @ task.down, task.up)
+        has_many_rows = end - start >= products.min_rows
+        if has_many_rows:
+            inner = products.many_rows(x[start:end], task.down, None)
+        else:
+            inner = x[start:end] @ task.down.t()
+        for first_rank, first_output, up in task.ups:
+            ranks = inner[:, first_rank : first_rank + up.shape[1]]
+            outputs = y[start:end, first_output : first_output + up.shape[0]]
+            if has_many_rows:
+                outputs.add_(products.many_rows(ranks, up, None))
+            else:
+                outputs.addmm_(ranks, up.t())

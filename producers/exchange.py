@@ -4,7 +4,6 @@ How to wait, and how many queries may be under way at once, is the clients' affa
 waits for an answer.
 """
 
-import logging
 import threading
 
 from confluent_kafka import KafkaException
@@ -35,8 +34,6 @@ from producers.ticket import Ticket, TicketBook
 from transport.admin import admin_client, topic_ids
 from transport.errors import BrokerUnreachable
 from transport.records import Record
-
-logger = logging.getLogger(__name__)
 
 
 class Exchange:

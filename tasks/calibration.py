@@ -47,10 +47,12 @@ def calibrated_scores(
         # exp of a non-positive number only: no overflow for any logit.
         decay = np.exp(-np.abs(scaled))
         numerators: NDArray[np.float64] = np.where(scaled >= 0, 1.0, decay)
-        return (numerators / (1.0 + decay)).astype(np.float32)
+        chances: NDArray[np.float32] = (numerators / (1.0 + decay)).astype(np.float32)
+        return chances
     exponentials = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     totals: NDArray[np.float64] = exponentials.sum(axis=-1, keepdims=True)
-    return (exponentials / totals).astype(np.float32)
+    shares: NDArray[np.float32] = (exponentials / totals).astype(np.float32)
+    return shares
 
 
 def confidence(scores: NDArray[np.float32], kind: TaskKind) -> float:

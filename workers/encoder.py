@@ -24,13 +24,15 @@ from gpu_ops.low_rank import add_low_rank_
 from gpu_ops.scale import scale_
 from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import SparseWeights, add_sparse_delta_, patch_weight
+from gpu_ops.task_products import TaskProducts
 from gpu_ops.varlen_attention import varlen_attention
 from tasks.backbone_shape import NormSite
-from workers.backbone import PRODUCTS, Backbone, Product
+from workers.backbone import PRODUCTS, SITES_OF, Backbone, Product
 from workers.linear_backends import Linear, LinearChoice, choose, unpacked_op
 from workers.packed_batch import PackedBatch
 from workers.sparse_policy import SparsePolicy
 from workers.task_ops import ProductOps
+from workers.task_products import bottleneck_products, low_rank_products
 
 Active = Sequence[tuple[Span, ProductOps]]
 """The tasks of a batch that have ops at the product at hand, with their tokens; ascending."""
@@ -50,6 +52,16 @@ class Encoder:
             for (layer, product), weights in backbone.products.items()
         }
         self._sparse_policy = SparsePolicy()
+        self.low_rank_products: dict[Product, TaskProducts] = {}
+        for product in PRODUCTS:
+            num_out, num_in = backbone.products[0, product].weight.shape
+            unpacked = unpacked_op(self.choices[product].unpacked)
+            self.low_rank_products[product] = low_rank_products(
+                num_in, num_out, len(SITES_OF[product]), unpacked
+            )
+        self.adapter_products = bottleneck_products(
+            backbone.shape.hidden_size, unpacked_op(self.choices["attention_output"].unpacked)
+        )
 
     def break_even_rows(self, layer: int, product: Product, delta: SparseWeights) -> int:
         """Return from how many rows on a sparse change is better patched into the weight."""
@@ -97,13 +109,24 @@ class Encoder:
         scale_(x, [span for span, _ in scaled], [scale for _, scale in scaled])
         y = self._shared_and_sparse(layer, product, x, active)
         low_rank = [(span, ops.low_rank) for span, ops in active if ops.low_rank is not None]
-        add_low_rank_(y, x, [span for span, _ in low_rank], [f for _, f in low_rank])
+        add_low_rank_(
+            y,
+            x,
+            [span for span, _ in low_rank],
+            [factors for _, factors in low_rank],
+            self.low_rank_products[product],
+        )
         biases = [(span, ops.bias) for span, ops in active if ops.bias is not None]
         add_bias_(y, [span for span, _ in biases], [bias for _, bias in biases])
         scales = [(span, ops.output_scale) for span, ops in active if ops.output_scale is not None]
         scale_(y, [span for span, _ in scales], [scale for _, scale in scales])
         adapters = [(span, ops.adapter) for span, ops in active if ops.adapter is not None]
-        add_bottleneck_(y, [span for span, _ in adapters], [a for _, a in adapters])
+        add_bottleneck_(
+            y,
+            [span for span, _ in adapters],
+            [adapter for _, adapter in adapters],
+            self.adapter_products,
+        )
         return y
 
     def _shared_and_sparse(

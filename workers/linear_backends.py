@@ -15,11 +15,11 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
+from gpu_ops.task_products import LinearOp
+
 BackendName = Literal["onednn-packed", "onednn", "torch"]
 Linear = Callable[[torch.Tensor], torch.Tensor]
 """Takes x of shape (rows, in), returns x W^T + b of shape (rows, out)."""
-LinearOp = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Takes x, an unpacked weight [out, in] and a bias."""
 
 logger = logging.getLogger(__name__)
 
@@ -99,11 +99,13 @@ def _has_onednn() -> bool:
     )
 
 
-def _onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+def _onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     return _onednn_product(weight, bias, x)
 
 
-def _onednn_product(weight: torch.Tensor, bias: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def _onednn_product(
+    weight: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor
+) -> torch.Tensor:
     product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return product
 

@@ -1,8 +1,7 @@
 """A task's PET in the form that the engine runs: torch tensors, one set per product of a layer.
 
 Query, key and value are one product here, so their ops are laid side by side: biases and scales
-end to end, low-rank factors as one down projection and a block-diagonal up projection, sparse
-changes with their positions moved.
+end to end, low-rank down factors one below the other, sparse changes with their positions moved.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from gpu_ops.bottleneck import BottleneckWeights
 from gpu_ops.layer_norm import NormWeights
-from gpu_ops.low_rank import LowRankFactors
+from gpu_ops.low_rank import LowRankFactors, UpFactor
 from gpu_ops.ragged_head import HeadWeights
 from gpu_ops.sparse_delta import SparseWeights, sparse_weights
 from tasks.backbone_shape import NORM_SITES, NormSite
@@ -122,18 +121,15 @@ def _side_by_side(
 
 
 def _low_rank(parts: list[LowRank | None], num_out: int) -> LowRankFactors | None:
-    present = [(index, part) for index, part in enumerate(parts) if part is not None]
-    if not present:
-        return None
-    rank = sum(len(part.a) for _, part in present)
-    up = torch.zeros(rank, num_out * len(parts))
-    row = 0
-    for index, part in present:
-        block = up[row : row + len(part.a), index * num_out : (index + 1) * num_out]
-        block.copy_(_tensor(part.b).t() * part.scale)
-        row += len(part.a)
-    down = torch.cat([_tensor(part.a) for _, part in present]).t().contiguous()
-    return LowRankFactors(down, up)
+    downs: list[torch.Tensor] = []
+    ups: list[UpFactor] = []
+    rank = 0
+    for index, part in enumerate(parts):
+        if part is not None:
+            downs.append(_tensor(part.a))
+            ups.append(UpFactor(rank, index * num_out, _tensor(part.b) * part.scale))
+            rank += len(part.a)
+    return LowRankFactors(torch.cat(downs), tuple(ups)) if ups else None
 
 
 def _sparse(parts: list[SparseDelta | None], weight: torch.Tensor) -> SparseWeights | None:
@@ -165,9 +161,9 @@ def _adapter(site: SiteOps) -> BottleneckWeights | None:
     if adapter is None:
         return None
     return BottleneckWeights(
-        down_weight=_tensor(adapter.down_weight).t().contiguous(),
+        down_weight=_tensor(adapter.down_weight),
         down_bias=_tensor(adapter.down_bias),
-        up_weight=_tensor(adapter.up_weight).t().contiguous(),
+        up_weight=_tensor(adapter.up_weight),
         up_bias=_tensor(adapter.up_bias),
         activation=adapter.activation,
     )

@@ -254,7 +254,7 @@ def _print_report(document: dict[str, Any]) -> None:
             table.add_row(f"{split} ({document[f'{split}_rows']})", name, f"{value:.4f}", shown)
     console.print(table)
     console.print(
-        f"{document['trained_weights']:,} weights trained on {document['train_rows']} rows in "
+        f"{document['trainable_weights']:,} trainable weights, {document['train_rows']} rows, "
         f"{document['seconds']:.0f} s, best epoch {document['best_epoch']}",
         highlight=False,
     )

@@ -153,7 +153,7 @@ def _report(
         "validation_linear_probe": _rounded(run.probe_figures),
         "validation_history": [round(value, 4) for value in run.history],
         "best_epoch": run.best_epoch,
-        "trained_weights": run.num_trained,
+        "trainable_weights": run.num_trained,
         "seconds": round(run.seconds, 1),
     }
 

@@ -9,12 +9,13 @@ from torch.nn import functional as F
 from gpu_ops.bias import add_bias_
 from gpu_ops.bottleneck import BottleneckWeights, add_bottleneck_
 from gpu_ops.layer_norm import NormWeights, add_layer_norm
-from gpu_ops.low_rank import LowRankFactors, add_low_rank_
+from gpu_ops.low_rank import LowRankFactors, UpFactor, add_low_rank_
 from gpu_ops.pooling import first_token_pool, mean_pool
 from gpu_ops.ragged_head import HeadWeights, ragged_head
 from gpu_ops.scale import scale_
 from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import add_sparse_delta_, patch_weight, sparse_weights
+from gpu_ops.task_products import PLAIN_PRODUCTS, TaskProducts
 from gpu_ops.varlen_attention import varlen_attention
 
 TOLERANCE = 2e-5
@@ -71,41 +72,50 @@ def test_bias_and_scale(layout: tuple[int, list[Span]]) -> None:
     assert_close(scaled, by_spans(y, spans, lambda i, part: part * vectors[i].double()))
 
 
-def test_low_rank(layout: tuple[int, list[Span]]) -> None:
-    """Ranks may differ from task to task."""
+@pytest.mark.parametrize("products", [PLAIN_PRODUCTS, TaskProducts(F.linear, 3)])
+def test_low_rank(layout: tuple[int, list[Span]], products: TaskProducts) -> None:
+    """Ranks may differ from task to task; up factors write to their own outputs."""
     rows, spans = layout
     x, y = normal(rows, NUM_IN), normal(rows, NUM_OUT, seed=1)
+    half = NUM_OUT // 2
     factors = [
-        LowRankFactors(normal(NUM_IN, 1 + i, seed=i), normal(1 + i, NUM_OUT, seed=9 + i))
+        LowRankFactors(
+            normal(3 + i, NUM_IN, seed=i),
+            (
+                UpFactor(0, half, normal(half, 2, seed=9 + i)),
+                UpFactor(2, 0, normal(half, 1 + i, seed=19 + i)),
+            ),
+        )
         for i in range(len(spans))
     ]
-    expected = by_spans(
-        y,
-        spans,
-        lambda i, part: (
-            part
-            + x[spans[i].start : spans[i].end].double()
-            @ factors[i].down.double()
-            @ factors[i].up.double()
-        ),
-    )
 
-    add_low_rank_(y, x, spans, factors)
+    def formula(i: int, part: torch.Tensor) -> torch.Tensor:
+        down, (right, left) = factors[i].down.double(), factors[i].ups
+        inner = x[spans[i].start : spans[i].end].double() @ down.t()
+        update_left = inner[:, 2:] @ left.weight.double().t()
+        return part + torch.cat([update_left, inner[:, :2] @ right.weight.double().t()], dim=1)
+
+    expected = by_spans(y, spans, formula)
+
+    add_low_rank_(y, x, spans, factors, products)
 
     assert_close(y, expected)
 
 
+@pytest.mark.parametrize("products", [PLAIN_PRODUCTS, TaskProducts(F.linear, 3)])
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
-def test_bottleneck(layout: tuple[int, list[Span]], activation: str) -> None:
+def test_bottleneck(
+    layout: tuple[int, list[Span]], activation: str, products: TaskProducts
+) -> None:
     """With its residual, and widths that may differ."""
     rows, spans = layout
     h = normal(rows, NUM_OUT)
     act = F.gelu if activation == "gelu" else F.relu
     adapters = [
         BottleneckWeights(
-            normal(NUM_OUT, 3 + i, seed=i),
+            normal(3 + i, NUM_OUT, seed=i),
             normal(3 + i, seed=20 + i),
-            normal(3 + i, NUM_OUT, seed=40 + i),
+            normal(NUM_OUT, 3 + i, seed=40 + i),
             normal(NUM_OUT, seed=60 + i),
             "gelu" if activation == "gelu" else "relu",
         )
@@ -114,12 +124,12 @@ def test_bottleneck(layout: tuple[int, list[Span]], activation: str) -> None:
 
     def formula(i: int, part: torch.Tensor) -> torch.Tensor:
         a = adapters[i]
-        inner = act(part @ a.down_weight.double() + a.down_bias.double())
-        return part + inner @ a.up_weight.double() + a.up_bias.double()
+        inner = act(part @ a.down_weight.double().t() + a.down_bias.double())
+        return part + inner @ a.up_weight.double().t() + a.up_bias.double()
 
     expected = by_spans(h, spans, formula)
 
-    add_bottleneck_(h, spans, adapters)
+    add_bottleneck_(h, spans, adapters, products)
 
     assert_close(h, expected)
 

@@ -21,7 +21,9 @@ from tasks.description import Cascade
 NUM_ROWS = 1500
 
 
-def _classes(seed: int, sharpness: float) -> tuple[list[NDArray[np.float32]], list[NDArray]]:
+def _classes(
+    seed: int, sharpness: float
+) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float64]]]:
     """Rows of 4 classes whose labels are drawn from the softmax of the logits themselves."""
     generator = np.random.default_rng(seed)
     logits = generator.normal(0, 2, (NUM_ROWS, 4))
@@ -30,7 +32,7 @@ def _classes(seed: int, sharpness: float) -> tuple[list[NDArray[np.float32]], li
     return [(row * sharpness).astype(np.float32) for row in logits], labels
 
 
-def _two_levels(seed: int) -> tuple[list[list[NDArray[np.float32]]], list[NDArray]]:
+def _two_levels(seed: int) -> tuple[list[list[NDArray[np.float32]]], list[NDArray[np.float64]]]:
     """A small level that errs where it is unsure, and a large one that errs less."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 5, NUM_ROWS)

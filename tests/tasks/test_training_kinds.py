@@ -60,14 +60,9 @@ def rows() -> LabelledRows:
 
 def _recipe(kind: str, pet: AnyPet, **changes: object) -> Recipe:
     fields = {"epochs": 3, "rows_per_batch": 16, "peak_rate": RATES.get(kind, 3e-3)}
-    return recipe_for(
-        pet,
-        head_rate=1e-7,
-        dropout=0.0,
-        dense_epochs=1 if kind == "diff" else None,
-        dense_rate=1e-3 if kind == "diff" else None,
-        **(fields | changes),
-    )
+    if kind == "diff":
+        fields |= {"dense_epochs": 1, "dense_rate": 1e-3}
+    return recipe_for(pet, **(fields | {"head_rate": 1e-7, "dropout": 0.0} | changes))
 
 
 def _train(backbone: Path, rows: LabelledRows, kind: str, **changes: object) -> LevelOutcome:

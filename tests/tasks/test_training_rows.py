@@ -60,7 +60,7 @@ def test_pairs_values_and_tags(tmp_path: Path) -> None:
     assert tags.label_set() == ("B", "I", "O")
 
 
-BAD_FILES = {
+BAD_FILES: dict[str, tuple[str, str | bytes, str]] = {
     "empty": ("a.jsonl", "", "no rows"),
     "only blank lines": ("a.jsonl", "\n \n", "no rows"),
     "header only": ("a.csv", "text,label\n", "no rows"),

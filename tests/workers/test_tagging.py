@@ -28,7 +28,9 @@ def scores_for(
     for token, word in enumerate(encoding.word_ids):
         if word is None:
             continue
-        start, end = encoding.word_to_chars(word)
+        span = encoding.word_to_chars(word)
+        assert span is not None
+        start, end = span
         label = tags.get(TEXT[start:end], "O") if word not in seen else "B-place"
         scores[token, LABELS.index(label)] = 1
         seen.add(word)

@@ -1,0 +1,173 @@
+"""`petstream train` and `petstream calibrate`: a task from rows to a fitted cascade, and errors."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from petstream.commands import calibrate, train
+from tasks.artifact import open_artifact
+
+SAMPLE = Path(__file__).parents[2] / "examples" / "tasks" / "sms_spam" / "sample.jsonl"
+
+
+def _train(*arguments: object) -> Result:
+    return CliRunner().invoke(train.app, [str(argument) for argument in arguments])
+
+
+def _calibrate(*arguments: object) -> Result:
+    return CliRunner().invoke(calibrate.app, [str(argument) for argument in arguments])
+
+
+def _message(result: Result) -> str:
+    lines = [line for line in result.output.splitlines() if line]
+    assert len(lines) == 1, result.output
+    assert lines[0].startswith("petstream: ")
+    return lines[0]
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """Real rows, few enough to train on in seconds."""
+    lines = SAMPLE.read_text(encoding="utf-8").splitlines(keepends=True)
+    short = [line for line in lines if len(line) < 120][:60]
+    spam = [line for line in lines if '"spam"' in line]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(short + spam), encoding="utf-8")
+    return path
+
+
+@pytest.mark.slow
+def test_two_levels_and_a_cascade(rows: Path, tmp_path: Path) -> None:
+    """Train the small level, add the large one, calibrate: one valid artifact, a new digest."""
+    out = tmp_path / "spam"
+    common = ["--data", rows, "--out", out, "--epochs", 1, "--threads", 1, "--json"]
+
+    small = _train("--kind", "bitfit", "--backbone", "minilm-l3", "--test", rows, *common)
+    large = _train(
+        *("--kind", "lora", "--backbone", "minilm-l6", "--rank", 4),
+        *("--level", 1, "--add-level", *common),
+    )
+    before = open_artifact(out).digest
+    fitted = _calibrate(out, "--data", rows, "--threads", 1, "--json")
+
+    assert (small.exit_code, large.exit_code, fitted.exit_code) == (0, 0, 0), large.output
+    report = json.loads(small.stdout)
+    assert report["test_rows"] > report["validation_rows"] > 0
+    assert set(report["test_linear_probe"]) == {"accuracy"}
+    description = open_artifact(out).description
+    assert [level.pet.kind for level in description.levels] == ["bitfit", "lora"]
+    assert set(json.loads((out / "report.json").read_text())) == {"level-0", "level-1"}
+    cascade = json.loads(fitted.stdout)
+    assert cascade["digest"] == open_artifact(out).digest != before
+    assert description.cascade is not None
+    assert description.cascade.threshold == cascade["threshold"]
+    assert 0 <= cascade["escalated_share"] <= 1
+    assert [level["level"] for level in cascade["levels"]] == [0, 1]
+
+
+BASE = ("--kind", "ia3", "--backbone", "minilm-l3")
+
+
+def test_a_missing_data_file(tmp_path: Path) -> None:
+    """Exit 1, one line that names the file."""
+    result = _train(*BASE, "--data", tmp_path / "no.jsonl", "--out", tmp_path / "out")
+
+    assert result.exit_code == 1
+    assert "no.jsonl" in _message(result)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_class(rows: Path, tmp_path: Path) -> None:
+    """A file with one label teaches nothing."""
+    path = tmp_path / "one.jsonl"
+    lines = rows.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if '"ham"' in line), encoding="utf-8")
+
+    result = _train(*BASE, "--data", path, "--out", tmp_path / "out")
+
+    assert result.exit_code == 1
+    assert "needs at least 2" in _message(result)
+
+
+def test_an_unknown_label_in_the_validation_rows(rows: Path, tmp_path: Path) -> None:
+    """The row and the label are named."""
+    path = tmp_path / "v.jsonl"
+    path.write_text('{"text": "x", "label": "maybe"}\n')
+
+    result = _train(*BASE, "--data", rows, "--validation", path, "--out", tmp_path / "out")
+
+    assert result.exit_code == 1
+    assert "v.jsonl, row 1: label 'maybe'" in _message(result)
+
+
+def test_an_unknown_backbone(rows: Path, tmp_path: Path) -> None:
+    """The message says what there is."""
+    result = _train(
+        *("--kind", "ia3", "--backbone", "nope", "--data", rows, "--out", tmp_path / "out")
+    )
+
+    assert result.exit_code == 1
+    assert "no backbone 'nope'" in _message(result)
+
+
+def test_a_backbone_that_was_not_fetched(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message has the command that fetches it."""
+    monkeypatch.setenv("PETSTREAM_MODELS_DIR", str(tmp_path / "empty"))
+
+    result = _train(*BASE, "--data", rows, "--out", tmp_path / "out")
+
+    assert result.exit_code == 1
+    assert "petstream models fetch minilm-l3" in _message(result)
+
+
+def test_an_output_that_exists(rows: Path, tmp_path: Path) -> None:
+    """Nothing is overwritten: wrong use, exit 2."""
+    result = _train(*BASE, "--data", rows, "--out", tmp_path)
+
+    assert result.exit_code == 2
+    assert "is there already" in _message(result)
+
+
+def test_adding_a_level_to_nothing(rows: Path, tmp_path: Path) -> None:
+    """--add-level needs an artifact: wrong use, exit 2."""
+    result = _train(*BASE, "--data", rows, "--out", tmp_path / "out", "--add-level")
+
+    assert result.exit_code == 2
+    assert "no artifact" in _message(result)
+
+
+@pytest.mark.parametrize(
+    "option", [("--epochs", "-1"), ("--rate", "0"), ("--kind", "lora", "--rank", "0")]
+)
+def test_hyperparameters_out_of_range(rows: Path, tmp_path: Path, option: tuple[str, ...]) -> None:
+    """Refused in one line before anything is trained."""
+    result = _train(*BASE, "--data", rows, "--out", tmp_path / "out", *option)
+
+    assert result.exit_code == 1
+    assert not (tmp_path / "out").exists()
+    _message(result)
+
+
+def test_calibrating_no_artifact(rows: Path, tmp_path: Path) -> None:
+    """Exit 1 and one line."""
+    result = _calibrate(tmp_path, "--data", rows)
+
+    assert result.exit_code == 1
+    _message(result)
+
+
+def test_calibrating_with_rows_of_another_task(tmp_path: Path) -> None:
+    """Labels of another task are refused; the artifact stays as it is."""
+    path = tmp_path / "other.jsonl"
+    path.write_text('{"text": "x", "label": "weather"}\n')
+    before = (SAMPLE.parent / "task.json").read_bytes()
+
+    result = _calibrate(SAMPLE.parent, "--data", path)
+
+    assert result.exit_code == 1
+    assert "'weather' is not among the 2 labels" in _message(result)
+    assert (SAMPLE.parent / "task.json").read_bytes() == before
