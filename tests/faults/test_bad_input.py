@@ -41,10 +41,8 @@ DRAIN_LIMIT_S = 120.0
 
 
 def asked(**fields: object) -> bytes:
-    """A JSON query for a task that is served, with other fields."""
-    return json.dumps(
-        {"id": "asked", "task": SERVED, "text": "what is my balance"} | fields
-    ).encode()
+    """A good query for a task that is served, with other fields."""
+    return hostile.packed(**({"task": SERVED} | fields))
 
 
 SCHEDULERS_OWN = [
@@ -199,7 +197,7 @@ def test_every_record_is_answered_once_and_as_documented(run: Run) -> None:
 
     violations = check(run.evidence, complaint)
 
-    assert [str(violation) for violation in violations] == []
+    assert not violations, "\n".join(str(violation) for violation in violations[:20])
     assert len(run.evidence.queries) == len(run.placed.bad) + len(run.placed.good)
 
 

@@ -132,7 +132,7 @@ def test_every_query_has_one_answer_and_it_is_the_engines(run: Run) -> None:
     """The ledger, the logs and the oracle agree on all of them."""
     violations = check(run.evidence, run.oracle.complaint)
 
-    assert [str(violation) for violation in violations[:10]] == []
+    assert not violations, "\n".join(str(violation) for violation in violations[:10])
     assert len(run.evidence.publications) == len(run.evidence.results) == NUM_QUERIES
 
 
