@@ -52,11 +52,22 @@ def test_image_runs_as_its_own_user(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_packages_are_built_below_what_changes_often(target: str) -> None:
+    """A new line of code or a new example does not install torch again."""
+    instructions = _line_of(target)
+
+    first_copy = next(i for i, line in enumerate(instructions) if line.startswith("COPY examples"))
+    hashed = [i for i, line in enumerate(instructions) if "--require-hashes" in line]
+    assert hashed
+    assert max(hashed) < first_copy
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_packages_are_checked_by_hash(target: str) -> None:
     """Every pip call is hashed, but for our own wheel and a torch from an index of the builder."""
     calls = [
         call
-        for line in _line_of(target) + STAGES["build"][1]
+        for line in _line_of(target) + STAGES["wheel"][1]
         for call in re.findall(r"pip install [^&;|]*", line)
     ]
 
@@ -105,12 +116,12 @@ def test_image_holds_every_package_of_the_wheel() -> None:
     """A new folder of the project cannot be forgotten here."""
     packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 
-    assert {f"COPY {name} {name}" for name in packages} <= set(STAGES["build"][1])
+    assert {f"COPY {name} {name}" for name in packages} <= set(STAGES["wheel"][1])
 
 
 @pytest.fixture(scope="module")
 def selection() -> ModuleType:
-    """The script of the build stage."""
+    """The script that chooses what is installed."""
     spec = spec_from_file_location(
         "select_requirements", ROOT / "deploy" / "select_requirements.py"
     )
