@@ -200,7 +200,10 @@ def document(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[st
     ).stdout.strip()
     goals = []
     for tasks, target in GOALS.items():
-        value = min(row["ratio"] for row in rows if row["tasks"] == tasks)
+        ratios = [row["ratio"] for row in rows if row["tasks"] == tasks]
+        if not ratios:  # left out by --only
+            continue
+        value = min(ratios)
         goals.append(
             {
                 "id": f"engine over padded transformers, {tasks} tasks",
