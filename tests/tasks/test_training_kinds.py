@@ -190,7 +190,7 @@ def test_other_kinds_of_tasks_are_trained(backbone: Path) -> None:
     )
 
     figures = [
-        _train(backbone, rows, "lora", epochs=2).run.validation_figures
+        _train(backbone, rows, "lora", epochs=6).run.validation_figures
         for rows in (multi, value, tags)
     ]
 
