@@ -6,14 +6,15 @@ committed: where to begin is the reader's own affair.
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Self, cast
+from collections.abc import Mapping
+from typing import Any, Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from producers.errors import AnswersLost, ConnectionFailed
 from producers.positions import Positions
 from transport.client_log import client_log
+from transport.message_record import record_of
 from transport.records import Record
 
 logger = logging.getLogger(__name__)
@@ -118,21 +119,3 @@ class AnswerLog:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def record_of(message: Message) -> Record:
-    """Return what the consumer handed out."""
-    topic, partition, offset = message.topic(), message.partition(), message.offset()
-    if topic is None or partition is None or offset is None:
-        raise AssertionError("a message without error has coordinates")
-    headers = cast("Sequence[tuple[str, bytes | None]]", message.headers() or ())
-    _, appended_ms = message.timestamp()
-    return Record(
-        topic=topic,
-        partition=partition,
-        offset=offset,
-        key=message.key(),
-        value=message.value(),
-        headers=tuple((name, content or b"") for name, content in headers),
-        appended_ms=appended_ms,
-    )

@@ -10,7 +10,7 @@ fetcher asleep for up to a second; a seek wakes it.
 
 import logging
 from collections.abc import Collection, Sequence
-from typing import Literal, cast
+from typing import Literal
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -21,6 +21,7 @@ from transport.client_log import client_log
 from transport.deadline import Deadline
 from transport.errors import SessionError
 from transport.groups import transactional_id
+from transport.message_record import record_of
 from transport.port import AssignmentListener
 from transport.publisher import Publisher
 from transport.records import Claim, OutgoingRecord, Partition, Record
@@ -148,21 +149,7 @@ class Session:
             if error.code() == KafkaError._MAX_POLL_EXCEEDED:
                 self._lose(self._assignment.owned)
             return self._trouble.handle(message, error) if self._trouble else None
-        try:
-            headers, corrupt = _headers(message), None
-        except (SystemError, UnicodeDecodeError):
-            # confluent-kafka cannot give any header of a record with one such name.
-            headers, corrupt = (), "the name of a header is not UTF-8"
-        return Record(
-            topic=message.topic() or "",
-            partition=message.partition() or 0,
-            offset=message.offset() or 0,
-            key=message.key(),
-            value=message.value(),
-            headers=headers,
-            appended_ms=message.timestamp()[1],
-            corrupt=corrupt,
-        )
+        return record_of(message)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         sources = _sources(partitions)
@@ -217,16 +204,6 @@ def _publisher(settings: KafkaSettings, slot_id: str) -> Publisher:
     if settings.delivery == "exactly_once":
         return TransactionalPublisher(settings, slot_id)
     return AcknowledgedPublisher(settings)
-
-
-def _headers(message: Message) -> tuple[tuple[str, bytes], ...]:
-    """Return the headers; a null value counts as empty.
-
-    Raises:
-        SystemError: If a header's name is not UTF-8.
-    """
-    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
-    return tuple((name, value or b"") for name, value in headers)
 
 
 def _of(source: Partition) -> TopicPartition:

@@ -4,10 +4,10 @@ from typing import Literal
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from producers.answer_log import record_of
 from producers.positions import ends
 from transport.admin import admin_client
 from transport.deadline import Deadline
+from transport.message_record import record_of
 from transport.records import Record
 from transport.settings import KafkaSettings
 
