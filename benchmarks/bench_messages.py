@@ -26,6 +26,7 @@ from messages.batch_codec import decode_batch, encode_batch
 from messages.escalation import Escalation, SmallLevelOutput
 from messages.escalation_codec import decode_escalation, encode_escalation
 from messages.origin import Origin
+from messages.original_record import OriginalRecord
 from messages.query import Query
 from messages.query_codec import decode_query, encode_query
 from messages.reply import CallerEnvelope, Encoding
@@ -91,7 +92,8 @@ def query_figures(repeats: int) -> list[dict[str, Any]]:
 
 def make_batch() -> Batch:
     """A batch as the packed policy makes it: many tasks, rows of one task together."""
-    incoming = decode_query(*_record(), partition=3, offset=17)
+    value, key, headers = _record()
+    incoming = decode_query(value, key, headers, partition=3, offset=17)
     rows = tuple(
         BatchRow(
             origin=Origin("petstream.queries", "AbCdEfGhIjKlMnOpQrStUv", n % 12, n),
@@ -102,6 +104,7 @@ def make_batch() -> Batch:
             text_pair=None,
             parameters=QUERY.parameters,
             reply=incoming.reply,
+            original=OriginalRecord(value, headers),
             input_digest=incoming.input_digest,
             appended_ms=1_795_430_395_000 + n,
             timings_ms=(("queue", 1.5), ("schedule", 0.25)),
@@ -133,6 +136,7 @@ def inner_figures(repeats: int) -> list[dict[str, Any]]:
         kept_words=tuple(range(10)),
         parameters=row.parameters,
         reply=row.reply,
+        original=row.original,
         input_digest=row.input_digest,
         appended_ms=row.appended_ms,
         deadline_ms=None,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from messages.escalation import SmallLevelOutput
 from messages.origin import Origin
+from messages.original_record import OriginalRecord
 from messages.query import QueryParameters
 from messages.reply import ReplyAddress
 from messages.task_event import TaskReference
@@ -26,6 +27,7 @@ class BatchRow:
     text_pair: str | None
     parameters: QueryParameters
     reply: ReplyAddress
+    original: OriginalRecord
     input_digest: bytes
     """8 bytes of BLAKE2b over the query's text (and pair)."""
     appended_ms: int

@@ -12,6 +12,7 @@ from messages.escalation import SmallLevelOutput
 from messages.headers import CONTENT_TYPE, KIND, MSGPACK
 from messages.limits import MAX_ARRAY_ITEMS, MAX_BATCH_BYTES
 from messages.origin import Origin
+from messages.original_record import OriginalRecord
 from messages.query import NO_PARAMETERS, QueryParameters
 from messages.reply import ReplyAddress
 from messages.schema import VERSION, validate_message
@@ -26,6 +27,7 @@ def encode_batch(batch: Batch) -> EncodedMessage:
     sources: dict[Any, int] = {}
     parameters: dict[Any, int] = {}
     styles: dict[Any, int] = {}
+    originals: dict[Any, int] = {}
     hops: dict[Any, int] = {}
     small_runs: dict[Any, int] = {}
     rows = []
@@ -35,6 +37,7 @@ def encode_batch(batch: Batch) -> EncodedMessage:
         wished = parameters_to_wire(row.parameters)
         header_names, header_values = _unzip(reply.headers)
         style = (reply.encoding, reply.envelope, reply.topic, header_names)
+        original_names, original_values = _unzip(row.original.headers)
         hop_names, hop_times = _unzip(row.timings_ms)
         if small is not None:
             run = small_runs.setdefault((small.level, small.batch_id), len(small_runs))
@@ -51,6 +54,11 @@ def encode_batch(batch: Batch) -> EncodedMessage:
                 reply.key,
                 styles.setdefault(style, len(styles)),
                 header_values,
+                (
+                    row.original.value,
+                    originals.setdefault(original_names, len(originals)),
+                    original_values,
+                ),
                 row.input_digest,
                 row.appended_ms,
                 row.deadline_ms,
@@ -71,6 +79,7 @@ def encode_batch(batch: Batch) -> EncodedMessage:
         "sources": list(sources),
         "parameters": list(parameters),
         "styles": list(styles),
+        "originals": list(originals),
         "hops": list(hops),
         "small_runs": list(small_runs),
         "rows": rows,
@@ -122,6 +131,7 @@ def _rows(fields: BatchFields) -> tuple[BatchRow, ...]:
         key,
         style,
         header_values,
+        (original_value, original, original_values),
         digest,
         appended_ms,
         deadline_ms,
@@ -131,8 +141,13 @@ def _rows(fields: BatchFields) -> tuple[BatchRow, ...]:
         attempt,
     ) in fields.rows:
         encoding, envelope, topic, header_names = styles[style]
+        original_names = fields.originals[original]
         hop_names = hops[hop]
-        if len(header_names) != len(header_values) or len(hop_names) != len(hop_times):
+        if (
+            len(header_names) != len(header_values)
+            or len(original_names) != len(original_values)
+            or len(hop_names) != len(hop_times)
+        ):
             raise MessageError(Reason.INVALID_BATCH, "a row has not as many values as names")
         small_output = None
         if small is not None:
@@ -156,6 +171,9 @@ def _rows(fields: BatchFields) -> tuple[BatchRow, ...]:
                     envelope,
                     tuple(zip(header_names, header_values, strict=True)),
                     topic,
+                ),
+                OriginalRecord(
+                    original_value, tuple(zip(original_names, original_values, strict=True))
                 ),
                 digest,
                 appended_ms,

@@ -5,6 +5,7 @@ What rows have in common stands once, in tables; a row is an array that refers t
     sources     [topic, topic id, partition]
     parameters  the six of `QueryParameters`
     styles      [encoding, envelope, reply topic, [names of the echoed headers]]
+    originals   [names of the headers of the queries' records]
     hops        [names of the hops in `timings_ms`]
     small_runs  [level, batch id] of the small level's outputs
 """
@@ -19,6 +20,9 @@ from messages.carried import (
     HopTimes,
     InputDigest,
     Key,
+    OriginalHeaderNames,
+    OriginalHeaderValues,
+    OriginalValue,
     ParameterTuple,
     ReferenceFields,
     ReplyStyle,
@@ -53,6 +57,7 @@ RowFields = tuple[
     Key | None,
     Index,  # style
     HeaderValues,
+    tuple[OriginalValue, Index, OriginalHeaderValues],  # value, original, header values
     InputDigest,
     EpochMs,  # appended
     EpochMs | None,  # deadline
@@ -75,6 +80,7 @@ class BatchFields(WireModel):
     sources: tuple[tuple[TopicName, TopicId, Partition], ...]
     parameters: tuple[ParameterTuple, ...]
     styles: tuple[ReplyStyle, ...]
+    originals: tuple[OriginalHeaderNames, ...]
     hops: tuple[HopNames, ...]
     small_runs: tuple[tuple[Level, Name], ...]
     rows: Annotated[tuple[RowFields, ...], Field(min_length=1)]

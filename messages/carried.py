@@ -9,6 +9,7 @@ from messages.limits import (
     MAX_HEADERS,
     MAX_HEADERS_BYTES,
     MAX_KEY_BYTES,
+    MAX_QUERY_BYTES,
     MAX_TEXT_CHARS,
     MAX_TTL_MS,
 )
@@ -39,6 +40,10 @@ HeaderName = Annotated[str, Field(max_length=256)]
 HeaderValue = Annotated[bytes, Field(max_length=MAX_HEADERS_BYTES)]
 HeaderNames = Annotated[tuple[HeaderName, ...], Field(max_length=MAX_ECHOED)]
 HeaderValues = Annotated[tuple[HeaderValue, ...], Field(max_length=MAX_ECHOED)]
+OriginalValue = Annotated[bytes, Field(max_length=MAX_QUERY_BYTES)]
+OriginalHeaderName = Annotated[str, Field(max_length=MAX_HEADERS_BYTES)]
+OriginalHeaderNames = Annotated[tuple[OriginalHeaderName, ...], Field(max_length=MAX_HEADERS)]
+OriginalHeaderValues = Annotated[tuple[HeaderValue, ...], Field(max_length=MAX_HEADERS)]
 Scores = Annotated[bytes, Field(min_length=4, max_length=4 * 65_536)]
 
 OriginFields = tuple[TopicName, TopicId, Partition, Offset]

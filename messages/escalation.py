@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from messages.origin import Origin
+from messages.original_record import OriginalRecord
 from messages.query import QueryParameters
 from messages.reply import ReplyAddress
 from messages.task_event import TaskReference
@@ -33,6 +34,7 @@ class Escalation:
     """Indices of the words kept by pruning; None: nothing was pruned."""
     parameters: QueryParameters
     reply: ReplyAddress
+    original: OriginalRecord
     input_digest: bytes
     appended_ms: int
     deadline_ms: int | None

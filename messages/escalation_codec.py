@@ -11,6 +11,8 @@ from messages.carried import (
     HeaderValue,
     InputDigest,
     Key,
+    OriginalHeaderName,
+    OriginalValue,
     OriginFields,
     ParameterTuple,
     ReferenceFields,
@@ -24,8 +26,14 @@ from messages.encoded_message import EncodedMessage
 from messages.errors import MessageError, Reason
 from messages.escalation import Escalation, SmallLevelOutput
 from messages.headers import CONTENT_TYPE, KIND, MSGPACK
-from messages.limits import MAX_ARRAY_ITEMS, MAX_ESCALATION_BYTES, MAX_TEXT_CHARS
+from messages.limits import (
+    MAX_ARRAY_ITEMS,
+    MAX_ESCALATION_BYTES,
+    MAX_HEADERS,
+    MAX_TEXT_CHARS,
+)
 from messages.origin import Origin
+from messages.original_record import OriginalRecord
 from messages.query import NO_PARAMETERS, QueryParameters
 from messages.reply import CallerEnvelope, Encoding, ReplyAddress
 from messages.schema import (
@@ -62,6 +70,12 @@ class _EscalationFields(WireModel):
         TopicName | None,
         Annotated[tuple[tuple[HeaderName, HeaderValue], ...], Field(max_length=MAX_ECHOED)],
     ]
+    original: tuple[
+        OriginalValue,
+        Annotated[
+            tuple[tuple[OriginalHeaderName, HeaderValue], ...], Field(max_length=MAX_HEADERS)
+        ],
+    ]
     input_digest: InputDigest
     appended_ms: EpochMs
     deadline_ms: EpochMs | None
@@ -85,6 +99,7 @@ def encode_escalation(escalation: Escalation) -> EncodedMessage:
         "kept_words": escalation.kept_words,
         "parameters": parameters_to_wire(escalation.parameters),
         "reply": (reply.key, reply.encoding, reply.envelope, reply.topic, reply.headers),
+        "original": (escalation.original.value, escalation.original.headers),
         "input_digest": escalation.input_digest,
         "appended_ms": escalation.appended_ms,
         "deadline_ms": escalation.deadline_ms,
@@ -127,6 +142,7 @@ def decode_escalation(value: bytes | None) -> Escalation:
         kept_words=kept,
         parameters=NO_PARAMETERS if parameters is None else QueryParameters(*parameters),
         reply=ReplyAddress(key, encoding, envelope, headers, topic),
+        original=OriginalRecord(*fields.original),
         input_digest=fields.input_digest,
         appended_ms=fields.appended_ms,
         deadline_ms=fields.deadline_ms,

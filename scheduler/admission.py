@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection
 
 from messages.errors import ErrorAnswer, MessageError, Reason
+from messages.escalation import Escalation
 from messages.escalation_codec import decode_escalation
 from messages.limits import MAX_TTL_MS
 from messages.origin import Origin
@@ -89,6 +90,7 @@ class Admission:
             origin = Origin(record.topic, "", record.partition, record.offset)
             answer = ErrorAnswer("", "", origin, error.reason, error.detail, "decode")
             return Refusal(record, answer, reply=None)
+        query_record = _query_record(escalation)
         timings_ms = (
             *escalation.timings_ms,
             _queued(escalation.next_level, record.appended_ms, now_ms),
@@ -109,9 +111,9 @@ class Admission:
                 input_digest=escalation.input_digest,
                 attempt=escalation.attempt,
             )
-            return Refusal(record, answer, escalation.reply)
+            return Refusal(query_record, answer, escalation.reply)
         return PendingRow(
-            record,
+            query_record,
             escalation.origin,
             escalation.query_id,
             escalation.task,
@@ -156,6 +158,20 @@ class Admission:
             None,
             1,
         )
+
+
+def _query_record(escalation: Escalation) -> Record:
+    """Return the record of the query that escalated, as its producer published it."""
+    origin = escalation.origin
+    return Record(
+        topic=origin.topic,
+        partition=origin.partition,
+        offset=origin.offset,
+        key=escalation.reply.key,
+        value=escalation.original.value,
+        headers=escalation.original.headers,
+        appended_ms=escalation.appended_ms,
+    )
 
 
 def _queued(level: int, appended_ms: int, now_ms: float) -> tuple[str, float]:

@@ -7,6 +7,7 @@ from hashlib import blake2b
 from messages.batch import Batch, BatchRow
 from messages.batch_codec import encode_batch
 from messages.encoded_message import EncodedMessage
+from messages.original_record import OriginalRecord
 from messages.task_event import TaskReference
 from scheduler.rows import PendingRow
 
@@ -81,6 +82,7 @@ def assemble(rows: Sequence[PendingRow], heading: BatchHeading) -> Batch:
                 row.text_pair,
                 row.parameters,
                 row.reply,
+                OriginalRecord(row.record.value or b"", row.record.headers),
                 row.input_digest,
                 row.appended_ms,
                 row.deadline_ms,

@@ -21,7 +21,7 @@ class PendingRow:
     """One admitted query or escalation, to be tokenised and planned."""
 
     record: Record
-    """The input record, whose raw bytes are kept if the row is refused after all."""
+    """The query's record, whose raw bytes are kept if the row is refused after all."""
     origin: Origin
     query_id: str
     task: TaskReference

@@ -20,8 +20,6 @@ from messages.batch_codec import decode_batch
 from messages.errors import ErrorAnswer, MessageError, Reason
 from messages.escalation import Escalation, SmallLevelOutput
 from messages.escalation_codec import encode_escalation
-from messages.query import Query
-from messages.query_codec import encode_query
 from messages.result import Result
 from messages.task_event import TaskReference
 from messages.topics import TopicNames
@@ -78,9 +76,9 @@ class WorkerStage:
 
     def _process_record(self, record: Record) -> Iterator[OutgoingRecord]:
         try:
+            if record.corrupt is not None:
+                raise MessageError(Reason.CORRUPT_RECORD, record.corrupt)
             batch = decode_batch(record.value)
-            if batch.level != self._level:
-                raise MessageError(Reason.INVALID_BATCH, f"a batch for level {batch.level}")
         except MessageError as error:
             # Only a scheduler writes here: nobody waits for an answer to bytes that name no query.
             logger.error("invalid batch %s/%s: %s", record.source, record.offset, error)
@@ -92,6 +90,13 @@ class WorkerStage:
                 attempt=1,
                 topic=self._topics.dead_letters,
             )
+            return
+        if batch.level != self._level:
+            message = f"a batch for level {batch.level} came to a worker of level {self._level}"
+            logger.error("batch %s: %s", batch.batch_id, message)
+            refusal = _Refusal(Reason.INVALID_BATCH, message, "decode")
+            for row in batch.rows:
+                yield from self._refuse(batch, row, refusal, row.timings_ms)
             return
         yield from self._process_batch(batch)
 
@@ -221,6 +226,7 @@ class WorkerStage:
             kept_words=None,
             parameters=row.parameters,
             reply=row.reply,
+            original=row.original,
             input_digest=row.input_digest,
             appended_ms=row.appended_ms,
             deadline_ms=row.deadline_ms,
@@ -261,10 +267,6 @@ class WorkerStage:
             attempt=row.attempt,
         )
         yield self._answer_record(row, error)
-        query = encode_query(
-            Query(row.query_id, reference.name, row.text, row.text_pair, row.parameters),
-            encoding=row.reply.encoding,
-        )
         origin = row.origin
         yield dead_letter(
             Record(
@@ -272,8 +274,8 @@ class WorkerStage:
                 partition=origin.partition,
                 offset=origin.offset,
                 key=row.reply.key,
-                value=query.value,
-                headers=query.headers,
+                value=row.original.value,
+                headers=row.original.headers,
                 appended_ms=row.appended_ms,
             ),
             reason=refusal.reason,

@@ -5,6 +5,7 @@ from messages.digest import input_digest
 from messages.errors import ErrorAnswer, Reason
 from messages.escalation import Escalation, SmallLevelOutput
 from messages.origin import Origin
+from messages.original_record import OriginalRecord
 from messages.query import Query, QueryParameters
 from messages.reply import ReplyAddress
 from messages.result import Result
@@ -59,6 +60,7 @@ SMALL_OUTPUT = SmallLevelOutput(
     level=0, scores=b"\x00\x00\x80>\x00\x00@?", confidence=0.75, batch_id="b-0"
 )
 
+ORIGINAL = OriginalRecord(b'{"text": ["as it came"]}', (("task", b"banking77"), ("odd", b"\xff")))
 ROW = BatchRow(
     origin=ORIGIN,
     query_id=QUERY.id,
@@ -68,6 +70,7 @@ ROW = BatchRow(
     text_pair=PAIR,
     parameters=PARAMETERS,
     reply=REPLY,
+    original=ORIGINAL,
     input_digest=input_digest(TEXT, PAIR),
     appended_ms=1_795_430_395_000,
     deadline_ms=1_795_430_400_000,
@@ -84,6 +87,7 @@ PLAIN_ROW = BatchRow(
     text_pair=None,
     parameters=QueryParameters(),
     reply=ReplyAddress(key=None),
+    original=OriginalRecord(TEXT.encode()),
     input_digest=input_digest(TEXT),
     appended_ms=1_795_430_395_001,
 )
@@ -106,6 +110,7 @@ ESCALATION = Escalation(
     kept_words=(0, 2, 5),
     parameters=PARAMETERS,
     reply=REPLY,
+    original=ORIGINAL,
     input_digest=input_digest(TEXT, PAIR),
     appended_ms=1_795_430_395_000,
     deadline_ms=1_795_430_400_000,

@@ -12,6 +12,7 @@ from messages.errors import ErrorAnswer, Reason
 from messages.escalation import Escalation, SmallLevelOutput
 from messages.headers import ECHOED
 from messages.origin import Origin
+from messages.original_record import OriginalRecord
 from messages.query import Query, QueryParameters
 from messages.reply import ReplyAddress
 from messages.result import Result
@@ -92,6 +93,15 @@ small_outputs = st.builds(
 )
 digests = texts.map(input_digest)
 
+originals = st.builds(
+    OriginalRecord,
+    value=st.binary(max_size=60),
+    headers=st.lists(
+        st.tuples(st.text(st.characters(codec="utf-8"), max_size=8), st.binary(max_size=8)),
+        max_size=4,
+    ).map(tuple),
+)
+
 escalations = st.builds(
     Escalation,
     origin=origins,
@@ -103,6 +113,7 @@ escalations = st.builds(
     kept_words=maybe(st.sets(st.integers(0, 500)).map(lambda words: tuple(sorted(words)))),
     parameters=parameters,
     reply=replies,
+    original=originals,
     input_digest=digests,
     appended_ms=epochs,
     deadline_ms=maybe(epochs),
@@ -120,6 +131,7 @@ rows = st.builds(
     text_pair=maybe(texts),
     parameters=parameters,
     reply=replies,
+    original=originals,
     input_digest=digests,
     appended_ms=epochs,
     deadline_ms=maybe(epochs),

@@ -51,6 +51,8 @@ def test_what_rows_share_stands_once() -> None:
             (examples.ROW.text_pair or "").encode(),
             examples.ROW.reply.key or b"",
             *(header for _, header in examples.REPLY.headers),
+            examples.ORIGINAL.value,
+            *(header for _, header in examples.ORIGINAL.headers),
             examples.ROW.input_digest,
             examples.SMALL_OUTPUT.scores,
         )
@@ -81,6 +83,8 @@ def test_a_batch_of_a_later_minor_is_read_without_what_is_new() -> None:
         ({"sources": []}, Reason.INVALID_BATCH),
         ({"parameters": []}, Reason.INVALID_BATCH),
         ({"styles": []}, Reason.INVALID_BATCH),
+        ({"originals": []}, Reason.INVALID_BATCH),
+        ({"originals": [[]] * 2}, Reason.INVALID_BATCH),
         ({"hops": []}, Reason.INVALID_BATCH),
         ({"small_runs": []}, Reason.INVALID_BATCH),
         ({"styles": [["msgpack", "native", None, []]] * 2}, Reason.INVALID_BATCH),
@@ -93,7 +97,7 @@ def test_a_corrupt_batch_is_refused(changes: dict[str, object], reason: Reason) 
     assert _reason_of(_tree() | changes) is reason
 
 
-@pytest.mark.parametrize("place", range(18))
+@pytest.mark.parametrize("place", range(19))
 @pytest.mark.parametrize("wrong", [None, True, -1, 1.5, "", b"", [], {}, 2**64 - 1, float("nan")])
 def test_a_corrupt_row_is_refused_or_means_something_else(place: int, wrong: object) -> None:
     """No value of any field of a row brings the decoder down or is quietly replaced."""

@@ -14,6 +14,7 @@ from messages.errors import Reason
 from messages.escalation import Escalation, SmallLevelOutput
 from messages.escalation_codec import encode_escalation
 from messages.origin import Origin
+from messages.original_record import OriginalRecord
 from messages.query import Query, QueryParameters
 from messages.reply import ReplyAddress
 from messages.task_event import TaskReference
@@ -33,6 +34,7 @@ from tests.scheduler.stages import (
 )
 from transport.records import Headers, Record
 
+ORIGINAL = OriginalRecord(b"as it came", (("task", b"banking77"),))
 SMALL = SmallLevelOutput(level=0, scores=b"\x00\x00\x80?" * 3, confidence=0.4, batch_id="b1")
 
 
@@ -55,6 +57,7 @@ def _escalation(
         kept_words=kept_words,
         parameters=QueryParameters(top_k=2),
         reply=ReplyAddress(b"caller", "json", headers=(("traceparent", b"00-a-b-01"),)),
+        original=ORIGINAL,
         input_digest=input_digest(text),
         appended_ms=NOW_MS - 50,
         deadline_ms=deadline_ms,
@@ -392,7 +395,13 @@ def test_a_bad_escalation_is_answered_to_the_querys_own_origin(models_dir: Path,
     assert (error.reason, error.origin, error.id) == (reason, escalation.origin, "e0")
     assert out.error_records[0].key == b"caller"
     assert ("traceparent", b"00-a-b-01") in out.error_records[0].headers
-    assert [dead.value for dead in out.dead_letters] == [record.value]
+    (dead,) = out.dead_letters
+    assert (dead.key, dead.value, dead.headers[:1]) == (
+        b"caller",
+        ORIGINAL.value,
+        ORIGINAL.headers,
+    )
+    assert dict(dead.headers)["__streams.errors.offset"] == b"1000"
     assert out.rows == []
 
 

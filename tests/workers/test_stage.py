@@ -15,6 +15,7 @@ from messages.errors import ErrorAnswer, Reason
 from messages.escalation import SmallLevelOutput
 from messages.escalation_codec import decode_escalation
 from messages.origin import Origin
+from messages.original_record import OriginalRecord
 from messages.query import QueryParameters
 from messages.reply import ReplyAddress
 from messages.result import Result
@@ -70,6 +71,7 @@ class Bench:
             text_pair=None,
             parameters=QueryParameters(),
             reply=ReplyAddress(key=b"k%d" % offset, encoding="json"),
+            original=OriginalRecord(text.encode(), (("task", b"sms_spam@1"), ("odd", b"\xff"))),
             input_digest=b"12345678",
             appended_ms=int(1000 * NOW_S) - 40,
             timings_ms=(("queue_l0", 20.0),),
@@ -210,7 +212,10 @@ def test_expired_rows_are_not_computed(small: Bench) -> None:
     assert isinstance(first, ErrorAnswer)
     assert first.reason is Reason.DEADLINE_PAST
     assert isinstance(second, Result)
-    assert [record.topic for record in records].count(TOPICS.dead_letters) == 1
+    (dead,) = [record for record in records if record.topic == TOPICS.dead_letters]
+    assert (dead.key, dead.value) == (b"k1", late.original.value)
+    assert dead.headers[:2] == late.original.headers
+    assert dict(dead.headers)["__streams.errors.offset"] == b"1"
 
 
 def test_a_task_that_cannot_be_loaded_costs_only_its_own_rows(small: Bench) -> None:
@@ -252,11 +257,28 @@ def test_a_corrupt_batch_is_set_aside(small: Bench, value: bytes) -> None:
     assert dict(record.headers)["petstream-error-code"] == b"INVALID_BATCH"
 
 
-def test_a_batch_of_another_level_is_set_aside(small: Bench) -> None:
-    """Weights of one level never answer for another."""
-    (record,) = small.run(replace(small.batch([small.row(HAM)]), level=1))
+def test_a_batch_that_the_broker_cannot_give_is_set_aside(small: Bench) -> None:
+    """Its coordinates are all that is left."""
+    record = Record(TOPICS.batches(0), 3, 7, None, None, (), 0, corrupt="cannot be inflated")
 
-    assert dict(record.headers)["petstream-error-code"] == b"INVALID_BATCH"
+    (dead,) = small.stage.process([record])
+
+    assert dead.topic == TOPICS.dead_letters
+    assert dict(dead.headers)["petstream-corrupt"] == b"cannot be inflated"
+
+
+def test_a_batch_of_another_level_is_answered_with_errors(small: Bench) -> None:
+    """Weights of one level never answer for another, and nobody waits for ever."""
+    rows = [small.row(HAM, offset=1), small.row(SPAM, offset=2)]
+
+    records = small.run(replace(small.batch(rows), level=1))
+
+    given = answers(records)
+    assert [answer.reason for answer in given if isinstance(answer, ErrorAnswer)] == (
+        2 * [Reason.INVALID_BATCH]
+    )
+    dead = [record for record in records if record.topic == TOPICS.dead_letters]
+    assert [record.value for record in dead] == [HAM.encode(), SPAM.encode()]
 
 
 def test_the_same_batch_gives_the_same_records(small: Bench) -> None:
