@@ -13,14 +13,10 @@ rows take without any PET, too: what the tasks' ops cost.
 
 import argparse
 import json
-import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,6 +27,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 from transformers import BertModel
 
+from benchmarks.document import Goal, make_document
 from petstream.settings import load_settings
 from tests.workers.dense_reference import merged_model, plain_model
 from tests.workers.pets import RandomTask, random_task, without_pet
@@ -188,57 +185,18 @@ def cases() -> list[Case]:
     ]
 
 
-def document(rows: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
-    """The figures with everything needed to read them."""
-    repository = Path(__file__).parent.parent
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=repository,
-        check=False,
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
-    goals = []
-    for tasks, target in GOALS.items():
-        ratios = [row["ratio"] for row in rows if row["tasks"] == tasks]
-        if not ratios:  # left out by --only
-            continue
-        value = min(ratios)
-        goals.append(
-            {
-                "id": f"engine over padded transformers, {tasks} tasks",
-                "target": target,
-                "value": value,
-                "unit": "ratio of tokens/s, the least of all rows",
-                "met": value >= target,
-            }
+def goals_of(rows: Sequence[dict[str, Any]]) -> list[Goal]:
+    """The least ratio of all rows with so many tasks; those left out by --only are not judged."""
+    return [
+        Goal(
+            f"engine-over-padded-transformers-{tasks}-tasks",
+            target,
+            min(ratios),
+            "ratio of tokens/s, the least of all rows",
         )
-    return {
-        "command": "python benchmarks/bench_engine.py " + " ".join(sys.argv[1:]),
-        "commit": commit,
-        "device": f"{processor()}, {options.threads} thread(s)",
-        "versions": {name: version(name) for name in ("torch", "transformers", "numpy")}
-        | {"python": platform.python_version()},
-        "setup": {
-            "rows": options.rows,
-            "repeats": options.repeats,
-            "clock": "CPU time" if options.threads == 1 else "wall time",
-            "dtype": "float32",
-        },
-        "rows": rows,
-        "goals": goals,
-    }
-
-
-def processor() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    names = {key.strip(): value.strip() for key, value in fields.items()}
-    return f"{names.get('model name', platform.machine())} family {names.get('cpu family', '?')}"
+        for tasks, target in GOALS.items()
+        if (ratios := [row["ratio"] for row in rows if row["tasks"] == tasks])
+    ]
 
 
 def main() -> None:
@@ -271,7 +229,14 @@ def main() -> None:
                 flush=True,
             )
     if options.json:
-        print(json.dumps(document(rows, options)))
+        setup = {
+            "rows": options.rows,
+            "repeats": options.repeats,
+            "threads": options.threads,
+            "clock": "CPU time" if options.threads == 1 else "wall time",
+            "dtype": "float32",
+        }
+        print(json.dumps(make_document(rows, goals_of(rows)) | {"setup": setup}))
 
 
 if __name__ == "__main__":

@@ -9,17 +9,12 @@ runs, the fastest beside it, and the machine's load in the document. The garbage
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from benchmarks.document import Goal, make_document
 from messages.answer_codec import decode_answer, encode_answer
 from messages.batch import Batch, BatchRow
 from messages.batch_codec import decode_batch, encode_batch
@@ -196,7 +191,7 @@ def inner_figures(repeats: int) -> list[dict[str, Any]]:
     ]
 
 
-def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def goals_of(rows: Sequence[dict[str, Any]]) -> list[Goal]:
     """The figure that is promised, against what was measured."""
     measured = next(
         row["median_us"]
@@ -205,50 +200,8 @@ def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         and (row["encoding"], row["envelope"], row["part"])
         == ("msgpack", "native", "encode+decode")
     )
-    return [
-        {
-            "id": "query-encode-decode-validate",
-            "target": GOAL_US,
-            "value": round(measured, 2),
-            "unit": "us per query of 20 words, at most",
-            "met": measured <= GOAL_US,
-        }
-    ]
-
-
-def document(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Everything that a reader needs to judge the figures."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()
-    return {
-        "command": " ".join(["python", "benchmarks/bench_messages.py", *sys.argv[1:]]),
-        "commit": commit,
-        "device": f"{_processor()}, one core",
-        "load_1min": os.getloadavg()[0],
-        "versions": {
-            "python": platform.python_version(),
-            "msgpack": version("msgpack"),
-            "pydantic": version("pydantic"),
-        },
-        "rows": [
-            {k: round(v, 2) if isinstance(v, float) else v for k, v in r.items()} for r in rows
-        ],
-        "goals": goals(rows),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    unit = "us per query of 20 words, one core"
+    return [Goal("query-encode-decode-validate", GOAL_US, round(measured, 2), unit, "at most")]
 
 
 def main() -> None:
@@ -259,12 +212,13 @@ def main() -> None:
     arguments = parser.parse_args()
 
     rows = query_figures(arguments.repeats) + inner_figures(arguments.repeats)
-    result = document(rows)
+    rounded = [{k: round(v, 2) if isinstance(v, float) else v for k, v in r.items()} for r in rows]
+    result = make_document(rounded, goals_of(rows))
 
     if arguments.json:
         print(json.dumps(result))
         return
-    print(f"{result['device']}, Python {result['versions']['python']}")
+    print(f"{result['device']}, one used, Python {result['versions']['python']}")
     for row in result["rows"]:
         name = " ".join(
             row[key] for key in ("message", "encoding", "envelope", "part") if key in row

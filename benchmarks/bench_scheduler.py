@@ -13,13 +13,11 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import secrets
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ import numpy as np
 import psutil
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
+from benchmarks.document import Goal, make_document
 from messages.batch import Batch
 from messages.batch_codec import decode_batch
 from messages.query import Query
@@ -240,12 +239,6 @@ def measure_engine(batches: list[Batch], models_dir: Path) -> dict[str, Any]:
     }
 
 
-def goal(name: str, target: float, value: float, unit: str, *, at_most: bool) -> dict[str, Any]:
-    """One figure that was promised, and whether it is kept."""
-    met = value <= target if at_most else value >= target
-    return {"id": name, "target": target, "value": value, "unit": unit, "met": met}
-
-
 def main() -> None:
     """Measure, then print a table or one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -260,17 +253,11 @@ def main() -> None:
     rows += [throughput, engine]
     ratio = round(throughput["queries_per_s"] / engine["queries_per_s"], 1)
     packed = next(row for row in rows if row.get("policy") == "packed")
-    document = {
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit(),
-        "device": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in ("confluent-kafka", "tokenizers", "torch")},
-        "rows": rows,
-        "goals": [
-            goal("plan-4096-packed", 2.0, packed["p99_ms"], "ms", at_most=True),
-            goal("scheduler-over-workers", 10.0, ratio, "times", at_most=False),
-        ],
-    }
+    goals = [
+        Goal("plan-4096-packed", 2.0, packed["p99_ms"], "ms", "at most"),
+        Goal("scheduler-over-workers", 10.0, ratio, "times"),
+    ]
+    document = make_document(rows, goals)
     if arguments.json:
         print(json.dumps(document))
         return
@@ -278,12 +265,6 @@ def main() -> None:
         print("  ".join(f"{name}={value}" for name, value in row.items()))
     for reached in document["goals"]:
         print(reached)
-
-
-def commit() -> str:
-    """The commit that was measured."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-PACKAGES = ("confluent-kafka", "msgpack", "numpy", "tokenizers", "torch", "transformers")
+PACKAGES = (
+    "confluent-kafka",
+    "msgpack",
+    "numpy",
+    "pydantic",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Trains and calibrates the six demo tasks again, for both levels.
+"""Trains the six demo tasks again, for both levels; `make tasks` also calibrates them.
 
     python examples/prepare_data.py --data DATA --out WORK
     python examples/train_tasks.py --rows WORK --out examples/tasks
