@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from messages.limits import MAX_BATCH_BYTES
 from messages.topics import TopicNames
 from scheduler.admission import Admission
 from scheduler.cost_model import CostModel, default_cost_model
@@ -24,7 +25,7 @@ from transport.health import HealthFile
 from transport.intake import IntakeLimits
 from transport.pipeline import PipelineLimits, run_pipeline
 from transport.session import Session
-from transport.settings import BATCH_MAX_BYTES, KafkaSettings
+from transport.settings import KafkaSettings
 from transport.table import TableFollower
 from transport.topics import verify_topics
 
@@ -146,7 +147,7 @@ def _stage(
             limits=settings.plan,
             cost_models=settings.cost_models,
             default_cost_model=default_cost_model(),
-            max_batch_bytes=BATCH_MAX_BYTES,
+            max_batch_bytes=MAX_BATCH_BYTES,
         ),
         placements={
             level: Placement(len(known[topics.batches(level)].partitions))

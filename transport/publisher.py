@@ -5,12 +5,12 @@ from typing import Protocol
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
+from messages.limits import MAX_BATCH_BYTES
 from transport.deadline import Deadline
 from transport.errors import RecordTooLarge
 from transport.records import OutgoingRecord
-from transport.settings import BATCH_MAX_BYTES
 
-MAX_RECORD_BYTES = BATCH_MAX_BYTES - 1024
+MAX_RECORD_BYTES = MAX_BATCH_BYTES - 1024
 """Largest key, value and headers together; the rest is framing."""
 
 _BY_KEY = -1

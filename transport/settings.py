@@ -11,14 +11,12 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from messages.limits import MAX_BATCH_BYTES, MAX_QUERY_BYTES
 from transport.client_keys import check_keys, masked, with_password
 
 Delivery = Literal["exactly_once", "at_least_once"]
 ClientDict = dict[str, Any]
 
-QUERY_MAX_BYTES = 262_144
-"""Small on purpose: a compressed batch inflates without limit in a consumer."""
-BATCH_MAX_BYTES = 8_388_608
 TRANSACTION_TIMEOUT_MS = 60_000
 
 _clients = itertools.count(1)
@@ -73,7 +71,7 @@ class KafkaSettings(BaseModel):
             "check.crcs": True,
             "fetch.wait.max.ms": 50,
             "fetch.max.bytes": 16_777_216,
-            "fetch.message.max.bytes": BATCH_MAX_BYTES,
+            "fetch.message.max.bytes": MAX_BATCH_BYTES,
             "receive.message.max.bytes": 33_554_432,
             # A partition whose prefetch is full is asked again after this; the default is a second,
             # which every answer would wait for as soon as two batches are queued.
@@ -115,7 +113,7 @@ class KafkaSettings(BaseModel):
             "linger.ms": 5,
             "compression.type": "zstd",
             # The topic's limit holds for a whole batch, so the batch must fit too.
-            "message.max.bytes": QUERY_MAX_BYTES,
+            "message.max.bytes": MAX_QUERY_BYTES,
             "batch.size": 200_000,
             # The default is 1 GiB.
             "queue.buffering.max.kbytes": 65_536,
@@ -184,7 +182,7 @@ class KafkaSettings(BaseModel):
         return self._common() | {
             "linger.ms": 2,
             "compression.type": "zstd",
-            "message.max.bytes": BATCH_MAX_BYTES,
+            "message.max.bytes": MAX_BATCH_BYTES,
             "queue.buffering.max.messages": 100_000,
             "queue.buffering.max.kbytes": 65_536,
         }

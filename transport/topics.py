@@ -14,15 +14,21 @@ from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
+from messages.limits import (
+    MAX_ANSWER_BYTES,
+    MAX_BATCH_BYTES,
+    MAX_ESCALATION_BYTES,
+    MAX_QUERY_BYTES,
+    MAX_TASK_EVENT_BYTES,
+)
 from messages.topics import TopicNames
 from transport.admin import REQUEST_TIMEOUT_S, admin_client, outcomes
 from transport.deadline import Deadline
 from transport.errors import BrokerUnreachable, TopicConfigError
-from transport.settings import BATCH_MAX_BYTES, QUERY_MAX_BYTES, KafkaSettings
+from transport.settings import KafkaSettings
 
 _DAY_MS = 86_400_000
-DEAD_LETTER_MAX_BYTES = QUERY_MAX_BYTES + 65_536
-_ANSWER_MAX_BYTES = 1_048_576
+DEAD_LETTER_MAX_BYTES = MAX_QUERY_BYTES + 65_536
 
 # CreateTime is the sender's word: it would steer windows, deadlines and retention.
 _APPEND_TIME = {"message.timestamp.type": "LogAppendTime"}
@@ -76,24 +82,24 @@ def topic_specs(
         batch_partitions: Of each batch topic; at least four times the workers of a pool. None:
             as the others.
     """
-    query = _deleted_after(7, QUERY_MAX_BYTES)
+    query = _deleted_after(7, MAX_QUERY_BYTES)
     # The broker inflates and checks what tenants compress; a consumer would inflate a small gzip,
-    # lz4 or snappy batch to gigabytes.
+    # lz4 or snappy batch to gigabytes. For the same reason queries are small.
     query["compression.type"] = "uncompressed"
     tasks = {
         "cleanup.policy": "compact",
-        "max.message.bytes": str(_ANSWER_MAX_BYTES),
+        "max.message.bytes": str(MAX_TASK_EVENT_BYTES),
         **_APPEND_TIME,
     }
-    batch = _deleted_after(2, BATCH_MAX_BYTES)
+    batch = _deleted_after(2, MAX_BATCH_BYTES)
     return [
         TopicSpec(names.queries, partitions, query),
         *(
             TopicSpec(names.batches(level), batch_partitions or partitions, batch)
             for level in levels
         ),
-        TopicSpec(names.escalations, partitions, _deleted_after(2, _ANSWER_MAX_BYTES)),
-        TopicSpec(names.results, partitions, _deleted_after(2, _ANSWER_MAX_BYTES)),
+        TopicSpec(names.escalations, partitions, _deleted_after(2, MAX_ESCALATION_BYTES)),
+        TopicSpec(names.results, partitions, _deleted_after(2, MAX_ANSWER_BYTES)),
         TopicSpec(names.dead_letters, 3, _deleted_after(30, DEAD_LETTER_MAX_BYTES)),
         TopicSpec(names.tasks, 1, tasks),
     ]

@@ -60,6 +60,16 @@ class EchoStage:
         threading.Timer(seconds, self.gate.set).start()
 
 
+class Deaf:
+    """A listener for tests that look at the session alone."""
+
+    def drain(self, partitions: object, /) -> None:
+        """Hear nothing."""
+
+    def forget(self, partitions: object, /) -> None:
+        """Hear nothing."""
+
+
 class WatchedSession:
     """Counts what passes through a session."""
 

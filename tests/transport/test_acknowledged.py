@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.contracts.backends import KafkaBackend
-from tests.contracts.members import eventually
+from tests.contracts.members import Deaf, eventually
 from transport.deadline import Deadline
 from transport.errors import RecordTooLarge, StaleAssignment
 from transport.records import Claim, OutgoingRecord, Partition
@@ -14,14 +14,6 @@ from transport.session import Session
 from transport.settings import KafkaSettings
 
 pytestmark = pytest.mark.kafka
-
-
-class _Deaf:
-    def drain(self, partitions: object, /) -> None:
-        """Hear nothing."""
-
-    def forget(self, partitions: object, /) -> None:
-        """Hear nothing."""
 
 
 class Member:
@@ -36,7 +28,7 @@ class Member:
         self.session = Session(
             settings, group=backend.name("group"), topics=[self.source.topic], slot="a"
         )
-        self.session.open(_Deaf())
+        self.session.open(Deaf())
         eventually(lambda: len(self.session.poll(1, 0.1)) == 1, "the record")
 
     def publish(self, topic: str, value: bytes, *, epochs_ago: int = 0) -> None:

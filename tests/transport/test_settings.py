@@ -6,9 +6,10 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
 from pydantic import ValidationError
 
+from messages.limits import MAX_BATCH_BYTES
 from transport.client_keys import ALLOWED_KEYS
 from transport.errors import ConfigKeyForbidden
-from transport.settings import BATCH_MAX_BYTES, TRANSACTION_TIMEOUT_MS, ClientDict, KafkaSettings
+from transport.settings import TRANSACTION_TIMEOUT_MS, ClientDict, KafkaSettings
 
 NOWHERE = "127.0.0.1:1"
 
@@ -151,7 +152,7 @@ def test_messages_time_out_before_their_transaction() -> None:
 
     assert dictionary["message.timeout.ms"] < dictionary["transaction.timeout.ms"]
     assert dictionary["transaction.timeout.ms"] == TRANSACTION_TIMEOUT_MS
-    assert dictionary["message.max.bytes"] == BATCH_MAX_BYTES
+    assert dictionary["message.max.bytes"] == MAX_BATCH_BYTES
 
 
 def test_client_ids_are_unique() -> None:

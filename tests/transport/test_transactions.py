@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import Producer
 
 from tests.contracts.backends import KafkaBackend
-from tests.contracts.members import eventually
+from tests.contracts.members import Deaf, eventually
 from tests.transport.scripted_producer import Fate, ScriptedProducers
 from transport.deadline import Deadline
 from transport.errors import RecordTooLarge, TransactionAborted
@@ -18,14 +18,6 @@ from transport.session import Session
 from transport.transactions import TransactionalPublisher
 
 pytestmark = pytest.mark.kafka
-
-
-class _Deaf:
-    def drain(self, partitions: object, /) -> None:
-        """Hear nothing."""
-
-    def forget(self, partitions: object, /) -> None:
-        """Hear nothing."""
 
 
 class Member:
@@ -43,7 +35,7 @@ class Member:
             slot="a",
             publisher=self.publisher,
         )
-        self.session.open(_Deaf())
+        self.session.open(Deaf())
         self.source = Partition(backend.name("in"), 0)
         eventually(lambda: len(self.session.poll(1, 0.1)) == 1, "the record")
 

@@ -11,21 +11,13 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
 from tests.contracts.backends import KafkaBackend
-from tests.contracts.members import eventually
+from tests.contracts.members import Deaf, eventually
 from transport.deadline import Deadline
 from transport.errors import DataLossDetected
 from transport.records import Claim, Partition, Record
 from transport.session import Session
 
 pytestmark = pytest.mark.kafka
-
-
-class _Deaf:
-    def drain(self, partitions: object, /) -> None:
-        """Hear nothing."""
-
-    def forget(self, partitions: object, /) -> None:
-        """Hear nothing."""
 
 
 class Reader:
@@ -46,7 +38,7 @@ class Reader:
         session = Session(
             self.backend.settings, group=self.backend.name("group"), topics=[self.topic], slot="a"
         )
-        session.open(_Deaf())
+        session.open(Deaf())
         self.sessions.append(session)
         return session
 
