@@ -9,10 +9,11 @@ fetcher asleep for up to a second; a seek wakes it.
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from transport.acknowledged import AcknowledgedPublisher
 from transport.admin import admin_client, topic_ids
@@ -25,7 +26,7 @@ from transport.message_record import record_of
 from transport.port import AssignmentListener
 from transport.publisher import Publisher
 from transport.records import Claim, OutgoingRecord, Partition, Record
-from transport.settings import KafkaSettings
+from transport.settings import ClientDict, KafkaSettings
 from transport.transactions import TransactionalPublisher
 from transport.trouble import ConsumerTrouble
 
@@ -44,6 +45,8 @@ class Session:
         slot: str,
         prefetch: Literal["many", "few"] = "many",
         publisher: Publisher | None = None,
+        make_consumer: Callable[[ClientDict], Consumer] | None = None,
+        make_admin: Callable[[KafkaSettings], AdminClient] = admin_client,
     ) -> None:
         """Describe the member; nothing is connected before `open`.
 
@@ -54,12 +57,16 @@ class Session:
             slot: The same over restarts of this process, different for every live one.
             prefetch: `many` small records, or `few` large ones.
             publisher: How to publish; None: as `settings.delivery` says.
+            make_consumer: For tests that stand between us and librdkafka.
+            make_admin: Likewise.
         """
         self._settings = settings
         self._group = group
         self._topics = list(topics)
         self._prefetch = prefetch
         self._publisher = publisher or _publisher(settings, transactional_id(group, slot))
+        self._make_consumer = make_consumer or _make_consumer
+        self._make_admin = make_admin
         self._assignment = Assignment()
         self._listener: AssignmentListener | None = None
         self._consumer: Consumer | None = None
@@ -76,10 +83,10 @@ class Session:
             AccessDenied: If the broker refuses us.
         """
         self._listener = listener
-        self._topic_ids = topic_ids(admin_client(self._settings), self._topics, self._settings)
+        self._topic_ids = topic_ids(self._make_admin(self._settings), self._topics, self._settings)
         self._publisher.open()
-        self._consumer = Consumer(
-            self._settings.consumer(self._group, prefetch=self._prefetch), logger=client_log
+        self._consumer = self._make_consumer(
+            self._settings.consumer(self._group, prefetch=self._prefetch)
         )
         self._trouble = ConsumerTrouble(self._consumer, self._group, self._topic_ids)
         self._consumer.subscribe(
@@ -102,7 +109,8 @@ class Session:
         if messages and max_records > 1:
             messages += consumer.consume(max_records - 1, 0.0)
         self._publisher.serve()
-        records = (self._record(message) for message in messages)
+        # All of them before any is accepted: an error among them may take partitions away.
+        records = [self._record(message) for message in messages]
         return [record for record in records if record and self._assignment.accept(record)]
 
     def pause(self) -> None:
@@ -204,6 +212,10 @@ def _publisher(settings: KafkaSettings, slot_id: str) -> Publisher:
     if settings.delivery == "exactly_once":
         return TransactionalPublisher(settings, slot_id)
     return AcknowledgedPublisher(settings)
+
+
+def _make_consumer(config: ClientDict) -> Consumer:
+    return Consumer(config, logger=client_log)
 
 
 def _of(source: Partition) -> TopicPartition:
