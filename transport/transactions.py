@@ -57,6 +57,7 @@ class TransactionalPublisher:
         settings: KafkaSettings,
         transactional_id: str,
         make_producer: Callable[[KafkaSettings, str], Producer] | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """Make the publisher of one slot.
 
@@ -64,10 +65,12 @@ class TransactionalPublisher:
             settings: How to reach the brokers.
             transactional_id: Of the slot; stable over restarts.
             make_producer: For tests that stand between us and librdkafka.
+            clock: Seconds, never going back.
         """
         self._settings = settings
         self._transactional_id = transactional_id
         self._make_producer = make_producer or _make_producer
+        self._clock = clock
         self._producer: Producer | None = None
         self.num_producers = 0
         """Producers made so far; more than one means that an outcome was doubtful."""
@@ -81,7 +84,7 @@ class TransactionalPublisher:
         """
         producer = self._make_producer(self._settings, self._transactional_id)
         self.num_producers += 1
-        deadline = Deadline(_INIT_S)
+        deadline = Deadline(_INIT_S, self._clock)
         while True:
             try:
                 producer.init_transactions(_INIT_SLICE_S)
@@ -112,7 +115,7 @@ class TransactionalPublisher:
         """Publish and settle in one transaction."""
         check_sizes(outgoing)
         reports = DeliveryReports()
-        started_s = monotonic()
+        started_s = self._clock()
         try:
             self._fill(outgoing, offsets, consumer, reports)
         except KafkaException as exception:
@@ -142,7 +145,7 @@ class TransactionalPublisher:
         producer = self._open_producer
         producer.begin_transaction()
         produce_all(producer, outgoing, reports)
-        deadline = Deadline(2 * _OFFSETS_S)
+        deadline = Deadline(2 * _OFFSETS_S, self._clock)
         while True:
             try:
                 producer.send_offsets_to_transaction(
@@ -169,12 +172,14 @@ class TransactionalPublisher:
                 break
             except KafkaException as exception:
                 error = _error_of(exception)
-                if error.txn_requires_abort() and not error.fatal():
+                is_doubtful = is_doubtful or self._clock() - started_s > _DOUBT_AFTER_S
+                must_abort = error.txn_requires_abort() and not error.fatal()
+                if must_abort and not is_doubtful:
                     self._undo(error, reports, exception)
-                if not error.retriable() or error.fatal():
-                    self._settle_doubt(error, offsets, consumer, started_s, exception)
+                if must_abort or error.fatal() or not error.retriable():
+                    self._settle_doubt(error, offsets, consumer, reports, started_s, exception)
                     return
-                if monotonic() - started_s > _GIVE_UP_S:
+                if self._clock() - started_s > _GIVE_UP_S:
                     # The restarted process learns the outcome from its first committed offsets.
                     self._producer = None
                     raise OutcomeUnknown(
@@ -188,8 +193,8 @@ class TransactionalPublisher:
                 f"a transaction was committed with {reports.num_acknowledged} of "
                 f"{reports.num_sent} records acknowledged; restart, and report this"
             )
-        if is_doubtful or monotonic() - started_s > _DOUBT_AFTER_S:
-            logger.warning("commit took %.1f s; producer replaced", monotonic() - started_s)
+        if is_doubtful or self._clock() - started_s > _DOUBT_AFTER_S:
+            logger.warning("commit took %.1f s; producer replaced", self._clock() - started_s)
             self._replace()
 
     def _settle_doubt(
@@ -197,6 +202,7 @@ class TransactionalPublisher:
         error: KafkaError,
         offsets: Sequence[TopicPartition],
         consumer: Consumer,
+        reports: DeliveryReports,
         started_s: float,
         cause: KafkaException,
     ) -> None:
@@ -204,36 +210,33 @@ class TransactionalPublisher:
 
         Raises:
             SessionFenced: If another instance took over.
-            TransactionAborted: If it did not happen.
+            OutcomeUnknown: If that cannot be learnt.
+            SessionError: If it did not happen; `TransactionAborted` if it may be tried again.
         """
-        timed_out = monotonic() - started_s > TRANSACTION_TIMEOUT_MS / 1000
+        timed_out = self._clock() - started_s > TRANSACTION_TIMEOUT_MS / 1000
         if error.code() in _FENCED and not timed_out:
             raise self._fenced() from cause
         logger.warning("commit failed (%s); asking whether it happened", error.str())
         self._replace()
         if not _are_committed(consumer, offsets):
-            raise TransactionAborted(error.str()) from cause
+            raise _why_not(error, reports) from cause
 
     def _undo(self, error: KafkaError, reports: DeliveryReports, cause: KafkaException) -> None:
         """Abort the transaction, or replace a producer that cannot; always raises."""
         if error.code() in _FENCED:
             raise self._fenced() from cause
-        if error.code() in _DENIED:
-            raise AccessDenied(f"publishing is not allowed: {error.str()}") from cause
-        if error.fatal() or not self._abort(reports):
+        if error.code() not in _DENIED and (error.fatal() or not self._abort(reports)):
             self._replace()
-        if reports.too_large is not None:
-            raise reports.too_large from cause
-        raise TransactionAborted(reports.last_error or error.str()) from cause
+        raise _why_not(error, reports) from cause
 
     def _abort(self, reports: DeliveryReports) -> bool:
         """Abort; return whether the producer can go on."""
         producer = self._open_producer
         # An abort while the first AddPartitionsToTxn is under way can be fatal (librdkafka #4849).
-        first_report = Deadline(_FIRST_REPORT_S)
+        first_report = Deadline(_FIRST_REPORT_S, self._clock)
         while reports.num_sent and not reports.num_reported and not first_report.has_passed:
             producer.poll(0.05)
-        deadline = Deadline(_ABORT_S)
+        deadline = Deadline(_ABORT_S, self._clock)
         while not deadline.has_passed:
             try:
                 producer.abort_transaction()
@@ -278,20 +281,34 @@ def _error_of(exception: KafkaException) -> KafkaError:
     return error
 
 
+def _why_not(error: KafkaError, reports: DeliveryReports) -> SessionError:
+    """Return as which error a transaction that did not happen is told."""
+    if error.code() in _DENIED:
+        return AccessDenied(f"publishing is not allowed: {error.str()}")
+    if reports.too_large is not None:
+        return reports.too_large
+    return TransactionAborted(reports.last_error or error.str())
+
+
 def _are_committed(consumer: Consumer, offsets: Sequence[TopicPartition]) -> bool:
     """Ask the group coordinator whether the offsets stand.
 
     The answer is stable: read_committed consumers wait for pending transactional offsets.
 
     Raises:
-        OutcomeUnknown: If the coordinator does not answer.
+        OutcomeUnknown: If the coordinator does not answer, or not for every partition.
     """
     wanted = {(tp.topic, tp.partition): tp.offset for tp in offsets}
     asked = [TopicPartition(tp.topic, tp.partition) for tp in offsets]
     try:
         found = consumer.committed(asked, timeout=_COMMITTED_S)
     except KafkaException as exception:
-        raise OutcomeUnknown(
-            f"committed offsets cannot be had: {_error_of(exception).str()}; restart the process"
-        ) from exception
-    return all(tp.error is None and tp.offset >= wanted[(tp.topic, tp.partition)] for tp in found)
+        raise _unknown(_error_of(exception)) from exception
+    for tp in found:
+        if tp.error is not None:
+            raise _unknown(tp.error)
+    return all(tp.offset >= wanted[(tp.topic, tp.partition)] for tp in found)
+
+
+def _unknown(error: KafkaError) -> OutcomeUnknown:
+    return OutcomeUnknown(f"committed offsets cannot be had: {error.str()}; restart the process")

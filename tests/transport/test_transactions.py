@@ -121,6 +121,19 @@ def test_commit_that_never_happened_is_an_abort(backend: KafkaBackend, member: M
     assert one.publisher.num_producers == 2
 
 
+def test_timed_out_commit_is_not_aborted(backend: KafkaBackend, member: MakeMember) -> None:
+    """Not even if the client says next that it must be: fenced, asked for, published again."""
+    one = member(["timed out", "abort"])
+
+    with pytest.raises(TransactionAborted):
+        one.publish()
+    one.publish()
+
+    assert _answers(backend) == {b"answer": 1}
+    assert one.settled() == 1
+    assert one.publisher.num_producers == 2
+
+
 def test_abort_keeps_the_producer(backend: KafkaBackend, member: MakeMember) -> None:
     """An ordinary abort is over when it is answered: no new producer is needed."""
     one = member(["abort"])
