@@ -70,6 +70,23 @@ def confidence(scores: NDArray[np.float32], kind: TaskKind) -> float:
     return float(scores.max(axis=-1).min())
 
 
+def join_levels(
+    before: NDArray[np.float32], now: NDArray[np.float32], weights: tuple[float, float]
+) -> NDArray[np.float32]:
+    """Return a level's scores ensembled with those that the levels before it came to.
+
+    Args:
+        before: Of the levels before.
+        now: Of this level, of the same shape.
+        weights: Of the level before and of this one. Where both are 0, neither was ever right on
+            the rows that they were fitted on, and the later level speaks alone.
+
+    Raises:
+        ValueError: If the shapes differ or a weight is negative or not finite.
+    """
+    return ensemble([before, now], weights if any(weights) else (0.0, 1.0))
+
+
 def ensemble(
     scores: Sequence[NDArray[np.float32]], weights: Sequence[float]
 ) -> NDArray[np.float32]:

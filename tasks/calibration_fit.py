@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from messages.task_event import TaskKind
-from tasks.calibration import calibrated_scores, confidence, ensemble
+from tasks.calibration import calibrated_scores, confidence, join_levels
 from tasks.description import Cascade
 
 RowScores: TypeAlias = Sequence[NDArray[np.float32]]
@@ -185,12 +185,10 @@ class _Visits:
             if self.kind == "tagging":  # levels may cut words differently: not ensembled
                 found.append(self.scores[level])
                 continue
-            pair = self.weights[level - 1 : level + 1]
-            if sum(pair) == 0:
-                pair = (0.0, 1.0)
+            pair = self.weights[level - 1], self.weights[level]
             found.append(
                 [
-                    ensemble([before, now], pair)
+                    join_levels(before, now, pair)
                     for before, now in zip(found[-1], self.scores[level], strict=True)
                 ]
             )

@@ -34,6 +34,8 @@ Pooling = Literal["mean", "cls", "none"]
 Name = Annotated[str, Field(pattern=r"\A[a-z0-9][a-z0-9._-]{0,63}\z")]
 Digest = Annotated[str, Field(pattern=r"\Asha256:[0-9a-f]{64}\z")]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Temperature = Annotated[float, Field(ge=0.01, le=100)]
+"""Fits lie well within; beyond, a row's logits divided by it say nothing or overflow."""
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -89,7 +91,7 @@ class Cascade(BaseModel):
 
     model_config = _STRICT
 
-    temperatures: tuple[Annotated[float, Field(gt=0)], ...]
+    temperatures: tuple[Temperature, ...]
     """Per level; logits are divided by it."""
     threshold: Probability
     """Calibrated confidence from which a level answers at once."""

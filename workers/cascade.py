@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from messages.escalation import SmallLevelOutput
 from messages.query import QueryParameters
-from tasks.calibration import calibrated_scores, confidence, ensemble
+from tasks.calibration import calibrated_scores, confidence, join_levels
 from tasks.description import TaskDescription
 
 Scores: TypeAlias = NDArray[np.float32]
@@ -45,16 +45,18 @@ def judge(
         level: The level that computed `logits`.
         logits: As the engine gives them, float32.
         small_output: What an escalated row carries.
+
+    Raises:
+        ValueError: If the task lacks one of the levels, or the carried scores are not one for
+            each label.
     """
     temperature = task.cascade.temperatures[_position(task, level)] if task.cascade else 1.0
     scores = calibrated_scores(logits, temperature, task.kind)
     if small_output is not None and task.cascade is not None and task.kind != "tagging":
         small_scores = np.frombuffer(small_output.scores, dtype="<f4").astype(np.float32)
         weights = task.cascade.ensemble_weights
-        scores = ensemble(
-            [small_scores, scores],
-            [weights[_position(task, small_output.level)], weights[_position(task, level)]],
-        )
+        pair = weights[_position(task, small_output.level)], weights[_position(task, level)]
+        scores = join_levels(small_scores, scores, pair)
     return LevelOutput(scores, confidence(scores, task.kind))
 
 

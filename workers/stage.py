@@ -20,6 +20,7 @@ from messages.batch_codec import decode_batch
 from messages.errors import ErrorAnswer, MessageError, Reason
 from messages.escalation import Escalation, SmallLevelOutput
 from messages.escalation_codec import encode_escalation
+from messages.limits import MAX_ANSWER_BYTES, MAX_ESCALATION_BYTES
 from messages.result import Result
 from messages.task_event import TaskReference
 from messages.topics import TopicNames
@@ -136,8 +137,20 @@ class WorkerStage:
             outcome = outcomes[number]
             if isinstance(outcome, _Refusal):
                 yield from self._refuse(batch, row, outcome, timings_ms)
+                continue
+            try:
+                settled = self._settle(batch, row, loaded[row.task_index], outcome, timings_ms)
+            except MessageError as error:
+                refusal = _Refusal(error.reason, error.detail, "compute")
+                yield from self._refuse(batch, row, refusal, timings_ms)
+            except Exception as error:
+                # An artifact or an escalation can be valid in every field and still not fit the
+                # row: an error that left here would end the process, and the next, for ever.
+                logger.exception("query %s cannot be settled", row.query_id)
+                refusal = _Refusal(Reason.MODEL_FAILED, type(error).__name__, "compute")
+                yield from self._refuse(batch, row, refusal, timings_ms)
             else:
-                yield self._settle(batch, row, loaded[row.task_index], outcome, timings_ms)
+                yield settled
 
     def _run(self, rows: dict[int, EngineRow]) -> dict[int, Logits | _Refusal]:
         """Run rows together; where that fails, halve them until the failing row stands alone."""
@@ -206,7 +219,7 @@ class WorkerStage:
             batch_id=batch.batch_id,
             attempt=row.attempt,
         )
-        return self._answer_record(row, result)
+        return _within(MAX_ANSWER_BYTES, self._answer_record(row, result))
 
     def _escalate(
         self,
@@ -240,12 +253,13 @@ class WorkerStage:
             attempt=row.attempt,
         )
         encoded = encode_escalation(escalation)
-        return OutgoingRecord(
+        record = OutgoingRecord(
             self._topics.escalations,
             value=encoded.value,
             key=row.reply.key,
             headers=encoded.headers,
         )
+        return _within(MAX_ESCALATION_BYTES, record)
 
     def _refuse(
         self,
@@ -293,3 +307,22 @@ class WorkerStage:
             key=row.reply.key,
             headers=encoded.headers,
         )
+
+
+_FRAMING_BYTES = 1_024
+"""More than the framing of one record and its batch takes (at most 9 bytes for each header)."""
+
+
+def _within(limit: int, record: OutgoingRecord) -> OutgoingRecord:
+    """Return the record if its topic takes it: the broker would refuse the whole transaction.
+
+    Raises:
+        MessageError: PAYLOAD_TOO_LARGE if it does not.
+    """
+    size = record.num_bytes + _FRAMING_BYTES
+    if size > limit:
+        raise MessageError(
+            Reason.PAYLOAD_TOO_LARGE,
+            f"the answer takes {size} bytes, its topic {limit}: ask for fewer labels (top_k)",
+        )
+    return record

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from messages.task_event import TaskKind
-from tasks.calibration import calibrated_scores, confidence, ensemble
+from tasks.calibration import calibrated_scores, confidence, ensemble, join_levels
 
 
 def _row(*values: float) -> np.ndarray:
@@ -64,6 +64,13 @@ def test_ensemble_weighs_the_levels() -> None:
     mixed = ensemble([_row(1.0, 0.0), _row(0.0, 1.0)], [1.0, 3.0])
 
     np.testing.assert_allclose(mixed, [0.25, 0.75])
+
+
+def test_a_pair_of_levels_without_weight_is_answered_by_the_later_one() -> None:
+    before, now = _row(1.0, 0.0), _row(0.0, 1.0)
+
+    np.testing.assert_array_equal(join_levels(before, now, (0.0, 0.0)), now)
+    np.testing.assert_allclose(join_levels(before, now, (0.5, 0.25)), [2 / 3, 1 / 3], rtol=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])

@@ -29,10 +29,10 @@ def make_task(
         for level in levels
     ]
     cascade = {
-        "temperatures": (2.0, 1.0)[: len(levels)],
+        "temperatures": (2.0, 1.0, 1.0)[: len(levels)],
         "threshold": 0.8,
-        "ensemble_weights": (0.25, 0.75)[: len(levels)] if len(levels) == 2 else (1.0,),
-        "accuracies": (0.9, 0.95)[: len(levels)],
+        "ensemble_weights": {1: (1.0,), 2: (0.25, 0.75), 3: (0.0, 0.0, 1.0)}[len(levels)],
+        "accuracies": (0.9, 0.95, 0.96)[: len(levels)],
         "decision_threshold": 0.5 if kind == "multi_label" else None,
         "fitted_on_rows": 100,
         "target": 0.94,
@@ -123,6 +123,17 @@ def test_the_large_level_speaks_with_the_small_one_by_weight() -> None:
     output = judge(make_task(), 1, logits, carried)
 
     assert output.scores == pytest.approx([0.15, 0.85, 0.0], abs=1e-6)
+
+
+def test_two_levels_without_weight_do_not_fail_the_row() -> None:
+    """Weights are 0 where a level was never right on the calibration rows: the later one speaks."""
+    small = np.array([1.0, 0.0, 0.0], "<f4")
+    carried = SmallLevelOutput(level=0, scores=small.tobytes(), confidence=1.0, batch_id="b")
+    logits = np.array([0.0, 50.0, 0.0], np.float32)
+
+    output = judge(make_task(levels=(0, 1, 2)), 1, logits, carried)
+
+    assert output.scores == pytest.approx([0, 1, 0], abs=1e-6)
 
 
 def test_an_unfitted_cascade_lets_the_large_level_speak_alone() -> None:

@@ -21,6 +21,9 @@ from messages.reply import ReplyAddress
 from messages.result import Result
 from messages.task_event import TaskReference
 from messages.topics import TopicNames
+from tasks.artifact_writer import TrainedLevel, write_artifact
+from tasks.description import BackboneReference
+from tasks.pets.bitfit import BitFit
 from tasks.store import TaskStore
 from transport.records import OutgoingRecord, Record
 from workers.backbone import Backbone
@@ -42,7 +45,7 @@ class Bench:
     def __init__(self, store: TaskStore, backbones: BackboneStore, level: int) -> None:
         self.level = level
         folder = backbones.fetch(("minilm-l3", "minilm-l6")[level])
-        engine = Engine(Backbone.load(folder), threads=1)
+        self.engine = engine = Engine(Backbone.load(folder), threads=1)
         self.backbone_name = folder.name
         self.references = {
             name: TaskReference(name, 1, store.open_revision(name, 1).digest)
@@ -245,6 +248,70 @@ def test_one_row_that_fails_costs_no_other(small: Bench) -> None:
     failed = given[4]
     assert isinstance(failed, ErrorAnswer)
     assert failed.reason is Reason.MODEL_FAILED
+
+
+@pytest.mark.parametrize(
+    "carried",
+    [
+        pytest.param(SmallLevelOutput(0, 12 * b"\0", 0.5, "b0"), id="scores of three labels"),
+        pytest.param(SmallLevelOutput(5, 8 * b"\0", 0.5, "b0"), id="a level that the task lacks"),
+        pytest.param(SmallLevelOutput(0, 8 * b"\xff", 0.5, "b0"), id="NaN"),
+    ],
+)
+def test_a_row_whose_carried_output_does_not_fit_costs_no_other(
+    large: Bench, carried: SmallLevelOutput
+) -> None:
+    """It is refused by itself: an error that left the stage would end every worker in turn."""
+    bad = replace(large.row(HAM, offset=1), small_output=carried)
+
+    first, second = answers(large.run(large.batch([bad, large.row(SPAM, offset=2)])))
+
+    assert isinstance(first, ErrorAnswer)
+    assert first.reason in (Reason.MODEL_FAILED, Reason.NAN_OUTPUT)
+    assert isinstance(second, Result)
+    assert second.labels == ("spam",)
+
+
+def test_an_answer_that_its_topic_would_not_take_is_refused(
+    small: Bench, store: TaskStore, tmp_path: Path
+) -> None:
+    """The broker would refuse the whole transaction; the same query with top_k is answered."""
+    shape = small.engine.backbone.shape
+    pet = BitFit()
+    many = 5_000
+    level = TrainedLevel(
+        level=0,
+        backbone=BackboneReference(name="minilm-l3", digest=small.engine.backbone.digest),
+        shape=shape,
+        pet=pet,
+        pooling="mean",
+        max_tokens=128,
+        head_weight=np.zeros((many, shape.hidden_size)),
+        head_bias=np.zeros(many),
+        tensors={
+            name: np.zeros([size or 0 for size in spec.shape], np.float32)
+            for name, spec in pet.tensor_specs(shape).items()
+        },
+    )
+    write_artifact(
+        tmp_path / "wide",
+        name="wide",
+        kind="multi_label",
+        labels=[f"{number:0250d}" for number in range(many)],
+        takes_pair=False,
+        source="",
+        licence="",
+        levels=[level],
+    )
+    reference = TaskReference("wide", 1, store.add(tmp_path / "wide", {"minilm-l3": shape}).digest)
+    good = replace(small.row(HAM, offset=2), parameters=QueryParameters(top_k=3))
+
+    first, second = answers(small.run(small.batch([small.row(HAM, offset=1), good], reference)))
+
+    assert isinstance(first, ErrorAnswer)
+    assert first.reason is Reason.PAYLOAD_TOO_LARGE
+    assert isinstance(second, Result)
+    assert len(second.labels) == 3
 
 
 @pytest.mark.parametrize("value", [b"", b"\xc1", b"not a batch"], ids=["empty", "c1", "text"])
