@@ -26,7 +26,7 @@ class StreamState:
     """The origins taken so far."""
 
 
-class _Taken(NamedTuple):
+class _Read(NamedTuple):
     partition: int
     offset: int
     answer: Answer | AnswerUnreadable
@@ -57,7 +57,7 @@ class AnswerStream(Iterator[Answer]):
         self._idle_timeout_s = idle_timeout_s
         self._dedupe = OriginDedupe(resume.seen if resume else ())
         self._positions = log.positions
-        self._buffer: deque[_Taken] = deque()
+        self._buffer: deque[_Read] = deque()
 
     def take(self, timeout_s: float) -> Answer | None:
         """Return the next answer, or None if none came within `timeout_s` of the last record.
@@ -68,25 +68,45 @@ class AnswerStream(Iterator[Answer]):
             ConnectionFailed: If the broker refuses for good.
         """
         while True:
-            while self._buffer:
-                partition, offset, answer = self._buffer.popleft()
-                self._positions[partition] = offset + 1
-                if isinstance(answer, AnswerUnreadable):
-                    raise answer
-                if self._dedupe.add(answer.origin):
-                    return answer
-            if not self._fill(timeout_s):
+            answer = self.take_buffered()
+            if answer is not None:
+                return answer
+            if not self.fill(timeout_s):
                 return None
 
-    def _fill(self, timeout_s: float) -> bool:
-        for record in self._log.read(timeout_s):
+    def take_buffered(self) -> Answer | None:
+        """Return the next answer of those that `fill` has read, or None if there is none.
+
+        Raises:
+            AnswerUnreadable: If the next record is no answer.
+        """
+        while self._buffer:
+            partition, offset, answer = self._buffer.popleft()
+            self._positions[partition] = offset + 1
+            if isinstance(answer, AnswerUnreadable):
+                raise answer
+            if self._dedupe.add(answer.origin):
+                return answer
+        return None
+
+    def fill(self, timeout_s: float) -> bool:
+        """Read records without taking them; tell whether one came within `timeout_s`.
+
+        The only call that may run on another thread beside `take_buffered` and `state`.
+
+        Raises:
+            AnswersLost: If answers were deleted before they were read.
+            ConnectionFailed: If the broker refuses for good.
+        """
+        records = self._log.read(timeout_s)
+        for record in records:
             answer: Answer | AnswerUnreadable
             try:
                 answer = decode_answer(record.value, record.headers)
             except MessageError as error:
                 answer = AnswerUnreadable(f"{record.source}/{record.offset}: {error}")
-            self._buffer.append(_Taken(record.partition, record.offset, answer))
-        return bool(self._buffer)
+            self._buffer.append(_Read(record.partition, record.offset, answer))
+        return bool(records)
 
     def __next__(self) -> Answer:
         wait_s = 1.0 if self._idle_timeout_s is None else self._idle_timeout_s

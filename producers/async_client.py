@@ -10,6 +10,7 @@ from collections.abc import (
     Callable,
     Iterable,
 )
+from functools import partial
 from typing import Self, TypeVar
 
 from messages.origin import Origin
@@ -121,10 +122,8 @@ class AsyncClient:
     ) -> AsyncAnswerStream:
         """As `Client.results`; to be used as an asynchronous context manager."""
         return AsyncAnswerStream(
-            self._exchange,
-            from_beginning=from_beginning,
+            partial(self._exchange.open_stream, from_beginning=from_beginning, resume=resume),
             idle_timeout_s=idle_timeout_s,
-            resume=resume,
         )
 
     async def close(self, timeout_s: float = 10.0) -> None:
