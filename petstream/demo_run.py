@@ -4,8 +4,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 
 from messages.answer_codec import decode_answer
 from messages.errors import ErrorAnswer, MessageError
@@ -13,8 +13,9 @@ from messages.origin import Origin
 from messages.result import Result
 from petstream.demo_samples import Sample
 from producers.answer_log import AnswerLog
-from producers.client import Client
+from producers.load import Submitter
 from producers.new_query import new_query
+from producers.outstanding import Outstanding
 from producers.ticket import Answer, Ticket
 
 SETTLE_S = 1.0
@@ -31,6 +32,7 @@ class Exchange:
     sent_s: float
     """Intended send time on the monotonic clock, so that a late send counts as latency."""
     answered_s: float | None = None
+    """None until there is an answer: a query without one is infinitely late."""
     answer: Answer | None = None
 
     @property
@@ -81,14 +83,14 @@ class TerminalRecords:
 
 
 def send_and_wait(
-    client: Client,
+    client: Submitter,
     samples: Sequence[Sample],
     *,
     rate: float | None,
     limit_s: float,
     on_answer: Callable[[], None],
 ) -> list[Exchange]:
-    """Publish every sample and wait for the answers.
+    """Publish every sample, wait for the answers, and give up on those that are late.
 
     Args:
         client: Connected to the namespace.
@@ -96,8 +98,12 @@ def send_and_wait(
         rate: Queries/s; None publishes them as fast as they can be.
         limit_s: How long to wait for the answers after the last was published.
         on_answer: Called on the client's thread for every answer.
+
+    Raises:
+        ClientError: If a query cannot be published.
     """
     exchanges: list[Exchange] = []
+    outstanding = Outstanding(client.give_up)
     started_s = time.monotonic()
     for number, sample in enumerate(samples):
         due_s = time.monotonic() if rate is None else started_s + number / rate
@@ -105,21 +111,17 @@ def send_and_wait(
         ticket = client.submit(new_query(sample.task, sample.text))
         exchange = Exchange(sample, rate is not None, ticket, due_s)
         exchanges.append(exchange)
-        ticket.answered.add_done_callback(_recorder(exchange, on_answer))
-    wait([exchange.ticket.answered for exchange in exchanges], limit_s)
+        outstanding.add(ticket, partial(_record, exchange, on_answer))
+    outstanding.settle_all(limit_s)
     return exchanges
 
 
-def _recorder(
-    exchange: Exchange, on_answer: Callable[[], None]
-) -> Callable[[Future[Answer]], None]:
-    def record(answered: Future[Answer]) -> None:
+def _record(exchange: Exchange, on_answer: Callable[[], None]) -> None:
+    answered = exchange.ticket.answered
+    if not answered.cancelled() and answered.exception() is None:
         exchange.answered_s = time.monotonic()
-        if not answered.cancelled() and answered.exception() is None:
-            exchange.answer = answered.result()
+        exchange.answer = answered.result()
         on_answer()
-
-    return record
 
 
 def is_error(exchange: Exchange) -> bool:

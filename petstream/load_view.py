@@ -1,6 +1,5 @@
 """Load reports for people and for scripts."""
 
-import math
 from dataclasses import asdict
 from typing import Any
 
@@ -12,12 +11,12 @@ from producers.load import LoadReport
 
 
 def report_document(report: LoadReport) -> dict[str, Any]:
-    """Return the report as JSON can hold it: an infinite latency is null."""
+    """Return the report as one document; it may hold infinite latencies."""
     document = asdict(report)
     for counts in ("errors", "levels"):
         document[counts] = {str(name): count for name, count in document[counts]}
     document["tasks"] = dict(document["tasks"])
-    return _finite(document)  # type: ignore[no-any-return]
+    return document
 
 
 def report_tables(report: LoadReport) -> RenderableType:
@@ -43,11 +42,3 @@ def _columns(latency_ms: LatencySummary | None) -> list[str]:
     if latency_ms is None:
         return ["", "", ""]
     return [f"{value:.1f}" for value in (latency_ms.p50, latency_ms.p99, latency_ms.p999)]
-
-
-def _finite(value: Any) -> Any:  # noqa: ANN401 - any part of a JSON document
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -1,7 +1,9 @@
 """What every command prints with: one console, one way to fail, one way to print JSON."""
 
 import json
+import math
 import sys
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import typer
@@ -27,5 +29,19 @@ def fail(message: str, *, code: int = 1) -> NoReturn:
 
 def print_json(document: Any) -> None:  # noqa: ANN401 - whatever json can print
     """Print one JSON document on standard output."""
-    json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    sys.stdout.write(json_text(document) + "\n")
+
+
+def json_text(document: Any) -> str:  # noqa: ANN401 - whatever json can print
+    """Return a document as JSON, which knows no infinity: what is not finite is null."""
+    return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 - any part of a JSON document
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

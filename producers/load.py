@@ -9,7 +9,6 @@ count from when they left.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +16,7 @@ from messages.errors import ErrorAnswer
 from messages.query import Query
 from producers.errors import ClientError
 from producers.latency import LatencySummary, summarise
+from producers.outstanding import Outstanding
 from producers.ticket import Ticket
 from producers.workload import TimedQuery
 
@@ -99,7 +99,7 @@ def run_load(
         sleep: Waits so many seconds of `clock`.
     """
     outcomes: list[_Outcome] = []
-    under_way: set[Ticket] = set()
+    outstanding = Outstanding(client.give_up)
     send_lags_ms: list[float] = []
     start_s = clock()
     last_planned_s: float | None = None
@@ -115,18 +115,14 @@ def run_load(
         except ClientError as error:
             outcomes.append(_Outcome(timed.query.task, None, type(error).__name__, None, clock()))
             continue
-        under_way.add(ticket)
         from_s = due_s if timed.at_s is not None else clock()
 
-        def settled(_: object, ticket: Ticket = ticket, from_s: float = from_s) -> None:
+        def settled(ticket: Ticket = ticket, from_s: float = from_s) -> None:
             outcomes.append(_outcome_of(ticket, from_s, clock()))
-            under_way.discard(ticket)
             on_settled(ticket)
 
-        ticket.answered.add_done_callback(settled)
-    wait([ticket.answered for ticket in tuple(under_way)], timeout=answer_timeout_s)
-    for ticket in tuple(under_way):
-        client.give_up(ticket)
+        outstanding.add(ticket, settled)
+    outstanding.settle_all(answer_timeout_s)
     return _report(outcomes, send_lags_ms, start_s, last_planned_s)
 
 

@@ -1,6 +1,7 @@
 """Load runs on a clock that only the test moves: what is sent when, and what is counted."""
 
 import heapq
+import threading
 from collections.abc import Callable
 from itertools import count
 
@@ -170,3 +171,38 @@ def test_paced_queries_wait_for_their_time_and_are_never_early() -> None:
     times_s = [client.now_s for _ in paced(plan, clock=client.clock, sleep=client.sleep)]
 
     assert times_s == [1000.0, 1002.0, 1003.5]
+
+
+class SlowToTell:
+    """A client that answers on another thread, and is held up before it tells of the answer."""
+
+    def __init__(self, reported: threading.Event) -> None:
+        self._reported = reported
+        self._numbers = count()
+
+    def submit(self, query: Query, /) -> Ticket:
+        """Send; the answer is there at once."""
+        ticket = Ticket(query, b"digest!!")
+        # Callbacks run in their order, and after those that wait for the future were woken.
+        ticket.answered.add_done_callback(lambda _: self._reported.wait(0.2))
+        answer = result_for(ticket, at(next(self._numbers)))
+        threading.Thread(target=settle, args=(ticket.answered, answer)).start()
+        return ticket
+
+    def give_up(self, ticket: Ticket, /) -> None:
+        """Cancel."""
+        ticket.answered.cancel()
+
+
+@pytest.mark.parametrize("answer_timeout_s", [30.0, 0.0])
+def test_the_last_answers_are_in_the_report(answer_timeout_s: float) -> None:
+    """Also those that came, but were not yet told of when the wait for them ended."""
+    reported = threading.Event()
+    plan = [TimedQuery(None, ask(f"text {n}")) for n in range(3)]
+
+    report = run_load(SlowToTell(reported), plan, answer_timeout_s=answer_timeout_s)
+    reported.set()
+
+    assert report.queries == 3
+    assert report.answered + report.unanswered == 3
+    assert report.answered == 3 or answer_timeout_s == 0.0
