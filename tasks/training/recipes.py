@@ -47,7 +47,7 @@ class Recipe:
             raise BadRecipe(f"rows per batch is {self.rows_per_batch}: give 1 to 4096")
         if not 0 < self.start_c <= 1e6:
             raise BadRecipe(f"start_c is {self.start_c}: give more than 0, at most 1e6")
-        for name in ("kept_share", "dropout"):
+        for name in ("kept_share", "dropout", "warm_up_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise BadRecipe(f"{name} is {getattr(self, name)}: give a share below 1")
 

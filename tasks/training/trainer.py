@@ -20,6 +20,7 @@ from tasks.training.model import DenseModel
 from tasks.training.objectives import PRIMARY, array_loss, figures, loss
 from tasks.training.probe import Probe, fit_probe
 from tasks.training.recipes import Recipe
+from tasks.training.schedule import one_cycle
 from tasks.training.weight_changes import PrunableDelta, prune_to_share
 
 _log = logging.getLogger(__name__)
@@ -147,13 +148,9 @@ class _Loop:
         if num_epochs == 0:
             return
         optimizer = self._optimizer(peak_rate)
-        rates = [group["lr"] for group in optimizer.param_groups]
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=rates,
-            total_steps=num_epochs * self.steps_per_epoch,
-            pct_start=self.recipe.warm_up_share,
-            cycle_momentum=False,
+        num_steps = num_epochs * self.steps_per_epoch
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: one_cycle(step, num_steps, self.recipe.warm_up_share)
         )
         for epoch in range(num_epochs):
             batches = shuffled_batches(

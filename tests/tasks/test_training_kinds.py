@@ -231,3 +231,10 @@ def test_a_folder_that_is_no_backbone_is_refused(tmp_path: Path) -> None:
         load_dense_model(tmp_path, 2, "mean")
 
     assert "\n" not in str(raised.value)
+
+
+def test_a_phase_of_ten_steps_trains(backbone: Path, rows: LabelledRows) -> None:
+    """A tenth of ten steps is one step of warm-up, of which torch's own schedule makes none."""
+    outcome = _train(backbone, rows, "bitfit", epochs=1, rows_per_batch=10)
+
+    assert len(outcome.run.history) == 2
