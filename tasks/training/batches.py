@@ -46,8 +46,12 @@ class Batch:
 
 
 def load_tokenizer(backbone: Path, max_tokens: int) -> Tokenizer:
-    """Read a backbone's tokenizer, cutting rows at `max_tokens`, without padding."""
+    """Read a backbone's tokenizer, cutting rows at `max_tokens`, without padding.
+
+    Special tokens that stand in a text are words like any other, as they are while serving.
+    """
     tokenizer = Tokenizer.from_file(str(backbone / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
     return tokenizer
