@@ -81,13 +81,21 @@ class SchedulingWindow:
 
     def is_ready(self, now_s: float, /) -> bool:
         """Tell whether the window should close now."""
-        return bool(self._records) and (now_s >= self._close_at_s or self._is_full())
+        return bool(self._records) and (now_s >= self._close_at_s or self.is_full())
+
+    def is_full(self) -> bool:
+        """Tell whether a limit is reached: what comes now belongs into the next window."""
+        return (
+            len(self._records) >= self._limits.max_rows
+            or self._num_tokens >= self._limits.max_tokens
+            or self._num_bytes >= self._limits.max_bytes
+        )
 
     def wait_s(self, now_s: float, /) -> float:
         """Return how long until the window closes by time alone."""
         if not self._records:
             return FOREVER_S
-        return 0.0 if self._is_full() else max(0.0, self._close_at_s - now_s)
+        return 0.0 if self.is_full() else max(0.0, self._close_at_s - now_s)
 
     def take(self) -> list[Record]:
         """Close the window: return its records and begin the next."""
@@ -102,13 +110,6 @@ class SchedulingWindow:
         self._records = kept
         for record in kept:
             self._count(record)
-
-    def _is_full(self) -> bool:
-        return (
-            len(self._records) >= self._limits.max_rows
-            or self._num_tokens >= self._limits.max_tokens
-            or self._num_bytes >= self._limits.max_bytes
-        )
 
     def _count(self, record: Record) -> None:
         num_bytes = len(record.value or b"") + len(record.key or b"")

@@ -60,8 +60,8 @@ class Intake:
         self._num_bytes += sum(record.num_bytes for record in records)
 
     def feed_window(self, now_s: float) -> None:
-        """Move records into the window until it is ready."""
-        while self._waiting and not self._window.is_ready(now_s):
+        """Move records into the window until it is full: ready, it still grows until taken."""
+        while self._waiting and not self._window.is_full():
             record = self._waiting.popleft()
             self._num_bytes -= record.num_bytes
             self._in_window[record.source].append(record.offset)

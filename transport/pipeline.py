@@ -3,8 +3,9 @@
     session.poll -> intake -> window -> units -> stage (compute thread)
                                           └────> one transaction for all finished units
 
-While one transaction commits, the next units compute: new units are handed to the compute thread
-before the commit begins, and there are always enough of them to last for one.
+While one transaction commits, the next units compute: before a commit begins, as many units are
+handed to the compute thread as outlast it. At other times only a few are ahead, so that what comes
+while the stage is busy gathers in the window and is computed together.
 
 Order and ownership: units settle in the order in which they were cut, so a committed offset
 promises everything before it. When partitions leave, their finished work is published first and
@@ -35,11 +36,12 @@ class PipelineLimits:
     """The bounds of one pipeline."""
 
     max_units_ahead: int = 2
-    """Units being computed or waiting for it; more only where a commit outlasts them."""
+    """Units being computed or waiting for it; more only before a commit that outlasts them."""
     max_units_per_commit: int = 256
     """Finished units that may wait for one transaction."""
     commit_interval_ms: float = 20.0
-    """Least time from the start of one transaction to the start of the next."""
+    """Least time from the start of one transaction to the start of the next; where commits are
+    slow twice as long as the last one took, within bounds."""
     revoke_drain_s: float = 2.0
     """How long a rebalance may wait for work that is nearly done."""
     stop_drain_s: float = 20.0
@@ -53,6 +55,8 @@ _IDLE_POLL_S = 0.1
 _BUSY_WAIT_S = 0.005
 """Longest wait for the compute thread before the consumer is looked at again."""
 _MAX_UNITS_AHEAD = 64
+_MAX_COMMIT_INTERVAL_S = 0.25
+"""However slow commits are: one that waited for a broker's restart says nothing of the next."""
 _RETRY_AFTER_S = (0.2, 1.0)
 """Waits after the first and second abort, long enough to hear of a rebalance that caused it."""
 
@@ -127,8 +131,8 @@ class _Pipeline:
             while not stop.is_set():
                 self._on_turn()
                 self._take_in()
-                self._cut_units()
-                self._settle_finished()
+                self._cut_units(self._limits.max_units_ahead)
+                self._settle_finished(may_cut=True)
             deadline = Deadline(self._limits.stop_drain_s)
             self._finish(deadline)
         finally:
@@ -181,19 +185,19 @@ class _Pipeline:
             waits_s.append(self._next_commit_s - now_s)
         return max(0.0, min(waits_s))
 
-    def _cut_units(self) -> None:
+    def _cut_units(self, max_computing: int) -> None:
         now_s = monotonic()
         self._intake.feed_window(now_s)
-        while self._has_room_ahead() and self._window.is_ready(now_s) and self._may_take():
+        while (
+            len(self._units) < self._limits.max_units_per_commit
+            and self._units.num_computing < max_computing
+            and self._window.is_ready(now_s)
+            and self._may_take()
+        ):
             self._units.submit(self._intake.take())
             self._intake.feed_window(now_s)
 
-    def _has_room_ahead(self) -> bool:
-        if len(self._units) >= self._limits.max_units_per_commit:
-            return False
-        return self._units.num_computing < self._units_ahead()
-
-    def _units_ahead(self) -> int:
+    def _units_for_a_commit(self) -> int:
         """Return how many units outlast a commit, so that the stage never idles for one."""
         least = self._limits.max_units_ahead
         if self._compute.unit_s <= 0.0:
@@ -201,13 +205,19 @@ class _Pipeline:
         enough = 1 + math.ceil(self._commit_s / self._compute.unit_s)
         return max(least, min(enough, _MAX_UNITS_AHEAD))
 
-    def _settle_finished(self) -> None:
-        """Publish all finished units in one transaction, when one is due."""
+    def _settle_finished(self, *, may_cut: bool) -> None:
+        """Publish all finished units in one transaction, when one is due.
+
+        Args:
+            may_cut: Whether new units may be begun, to be computed meanwhile.
+        """
         if monotonic() < self._next_commit_s:
             return
         units = self._units.finished()
         if not units:
             return
+        if may_cut:
+            self._cut_units(self._units_for_a_commit())
         try:
             self._publish(units)
         except TransactionAborted as error:
@@ -222,7 +232,9 @@ class _Pipeline:
         self._session.publish(outgoing, claims)
         took_s = monotonic() - started_s
         self._units.settled(len(units))
-        self._next_commit_s = started_s + self._limits.commit_interval_ms / 1000
+        # Where brokers are busy, fewer and larger transactions: at most half the time in commits.
+        longer_s = min(2 * took_s, _MAX_COMMIT_INTERVAL_S)
+        self._next_commit_s = started_s + max(self._limits.commit_interval_ms / 1000, longer_s)
         # A slow commit is remembered for some dozens of later ones.
         self._commit_s = max(took_s, 0.95 * self._commit_s)
 
@@ -245,7 +257,7 @@ class _Pipeline:
             self._on_turn()
             self._compute.wait(min(_BUSY_WAIT_S, deadline.left_s))
             self._session.poll(1, 0.0)
-            self._settle_finished()
+            self._settle_finished(may_cut=False)
         if len(self._units):
             logger.warning(
                 "stopped with %d units unfinished; they are done again", len(self._units)

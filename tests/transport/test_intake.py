@@ -55,7 +55,7 @@ def test_full_by_count_and_by_bytes() -> None:
 
 def test_low_only_when_nearly_empty() -> None:
     """Hysteresis: pausing costs the prefetched records, so it must not flap."""
-    intake = Intake(CountWindow(100), IntakeLimits(max_records=8))
+    intake = Intake(CountWindow(1), IntakeLimits(max_records=8))
     intake.put(_records(8))
     window_fed = []
     for _ in range(7):
@@ -66,16 +66,19 @@ def test_low_only_when_nearly_empty() -> None:
     assert window_fed == [False, False, False, False, False, True, True]
 
 
-def test_window_is_fed_until_ready_and_no_further() -> None:
-    """What the window does not need yet stays countable in front of it."""
-    window = CountWindow(10)
+def test_window_is_fed_until_full_and_no_further() -> None:
+    """A ready window still grows until it is taken; the rest stays countable in front of it."""
+    window = CountWindow(3)
     intake = Intake(window, IntakeLimits())
-    intake.put(_records(5))
+    intake.put(_records(1))
+    intake.feed_window(0.0)
+    assert window.is_ready(0.0)
+    intake.put(_records(6)[1:])
 
     intake.feed_window(0.0)
 
-    assert len(window) == 1
-    assert intake.take() == _records(5)[:1]
+    assert len(window) == 3
+    assert intake.take() == _records(6)[:3]
 
 
 def test_disordered_window_is_a_bug() -> None:
@@ -111,7 +114,7 @@ def test_forgotten_records_are_gone_everywhere() -> None:
     intake.feed_window(0.0)
 
     assert not intake.is_full
-    assert [record.partition for record in intake.take()] == [1]
+    assert [record.partition for record in intake.take()] == [1, 1, 1]
 
 
 def test_window_that_keeps_forgotten_records_is_a_bug() -> None:
@@ -134,5 +137,24 @@ def test_count_window_takes_the_oldest() -> None:
     assert [len(window.take()), len(window.take())] == [2, 1]
     assert not window.is_ready(1e9)
     assert window.wait_s(0.0) == FOREVER_S
-    with pytest.raises(ValueError, match="max_records >= 1"):
+    with pytest.raises(ValueError, match="limits of at least 1"):
         CountWindow(0)
+
+
+def test_count_window_keeps_to_bytes() -> None:
+    """A unit of large records holds fewer of them, but at least one."""
+    records = _records(4)
+    size = records[0].num_bytes
+    window = CountWindow(10, max_bytes=2 * size)
+    window.add(records[0], 0.0)
+    assert not window.is_full()
+    for record in records[1:]:
+        window.add(record, 0.0)
+    assert window.is_full()
+
+    assert [len(window.take()), len(window.take())] == [2, 2]
+
+    small = CountWindow(10, max_bytes=1)
+    small.add(records[0], 0.0)
+    assert small.is_full()
+    assert small.take() == records[:1]

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -52,6 +52,13 @@ def _run(
     )
     thread.start()
     return thread
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.002)
 
 
 def _wait_for_answers(log: MemoryLog, num_answers: int) -> None:
@@ -127,6 +134,58 @@ def test_units_ahead_are_bounded() -> None:
     thread.join(LIMIT_S)
 
     assert Watched.num_taken == 50
+
+
+def test_what_comes_while_the_stage_is_busy_is_computed_together() -> None:
+    """Small units do not queue up behind a slow stage: they are joined to one."""
+    log, stop = _log(2), threading.Event()
+    gate = threading.Event()
+    sizes: list[int] = []
+
+    class Hanging(Timed):
+        def process(self, records: Sequence[Record], /) -> Sequence[OutgoingRecord]:
+            sizes.append(len(records))
+            assert gate.wait(LIMIT_S)
+            return super().process(records)
+
+    window = CountWindow(100)
+    thread = threading.Thread(
+        target=run_pipeline,
+        args=(log.session("group", ["in"], "slot"), window, Hanging(0.0)),
+        kwargs={"stop": stop, "max_units_ahead": 1},
+    )
+    thread.start()
+    _wait_until(lambda: sizes != [])
+    for number in range(30):
+        log.append("in", b"%d" % (2 + number), partition=number % 2)
+    _wait_until(lambda: len(window) + sum(sizes) == 32)
+    gate.set()
+    _wait_for_answers(log, 32)
+    stop.set()
+    thread.join(LIMIT_S)
+
+    assert len(sizes) == 2
+    assert sum(sizes) == 32
+
+
+def test_slow_commits_come_less_often() -> None:
+    """Between commits of a busy broker there is at least as long again without one."""
+    log, stop = _log(400), threading.Event()
+    ended_s: list[float] = []
+    gaps_s: list[float] = []
+
+    def slow_commit() -> None:
+        if ended_s:
+            gaps_s.append(time.monotonic() - ended_s[-1])
+        time.sleep(0.05)
+        ended_s.append(time.monotonic())
+        if len(gaps_s) >= 5:
+            stop.set()
+
+    session = log.session("group", ["in"], "slot", slow_commit)
+    run_pipeline(session, CountWindow(1), Timed(0.001), stop=stop, commit_interval_ms=1.0)
+
+    assert min(gaps_s) >= 0.045
 
 
 def test_stop_gives_up_on_a_hanging_stage() -> None:
