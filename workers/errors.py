@@ -7,7 +7,8 @@
     |-- BackboneUnsupportedError   a model this engine does not run, or will not (remote code)
     `-- BackboneFetchError         the weights could not be had
     RowError                       a row that cannot be run: empty, too long, a foreign token id
-    TaskMemoryError                a task does not fit beside those in use (a TaskError)
+    TaskMemoryError                a task larger than the whole memory budget (a TaskError)
+    TaskLoadError                  a task that could not be loaded for no fault of it (a TaskError)
     TaskUnsupportedError           an op at a site that the engine has no place for (a TaskError)
 
 Every message says what to do.
@@ -45,7 +46,11 @@ class RowError(ValueError):
 
 
 class TaskMemoryError(TaskError):
-    """A task does not fit into the memory budget beside the tasks in use."""
+    """A task is larger than the whole memory budget."""
+
+
+class TaskLoadError(TaskError):
+    """A task could not be loaded for no fault of it: no memory left, a disk that fails."""
 
 
 class TaskUnsupportedError(TaskError):

@@ -64,7 +64,7 @@ def run_worker(
     stage = WorkerStage(
         level=level, engine=engine, tasks=tasks, backbone_folder=folder, topics=topics
     )
-    follower = TableFollower(kafka, topics.tasks, _preloader(tasks))
+    follower = TableFollower(kafka, topics.tasks, memory_follows_topic(tasks))
     session = Session(
         kafka,
         group=worker_group(topics.namespace, level),
@@ -88,18 +88,24 @@ def run_worker(
         tasks.close()
 
 
-def _preloader(tasks: TaskManager) -> Callable[[bytes, bytes | None], None]:
-    """Return what follows the tasks topic: the newest revision of each live task is loaded."""
+def memory_follows_topic(tasks: TaskManager) -> Callable[[bytes, bytes | None], None]:
+    """Return what follows the tasks topic.
+
+    The newest revision of each live task is loaded where there is room; a retired one leaves.
+    """
 
     def apply(key: bytes, value: bytes | None) -> None:
         if value is None:
+            tasks.retire(key.decode("utf-8", "replace"))
             return
         try:
             event = decode_task_event(value)
         except MessageError as error:
             logger.error("task event of %r ignored: %s", key[:64], error)
             return
-        if not event.retired and event.revisions:
+        if event.retired:
+            tasks.retire(event.name)
+        elif event.revisions:
             tasks.preload(event.revisions[-1].reference)
 
     return apply

@@ -22,7 +22,7 @@ def worker(
         socket.gethostname(), help="Stable name of this instance; unique among those that live."
     ),
     threads: int | None = typer.Option(None, min=1, help="Compute threads; default: every core."),
-    memory_mib: int = typer.Option(1024, min=16, help="Budget for the weights of loaded tasks."),
+    memory_mib: int = typer.Option(1024, min=16, help="Memory for the weights of loaded tasks."),
     bootstrap_servers: str | None = typer.Option(None, help="Kafka, host:port."),
     namespace: str | None = typer.Option(None, help="Prefix of the topics."),
     health_file: Path | None = typer.Option(None, help="Where to say that it is ready."),
