@@ -15,7 +15,7 @@ from messages.origin import Origin
 from messages.original_record import OriginalRecord
 from messages.query import NO_PARAMETERS, QueryParameters
 from messages.reply import ReplyAddress
-from messages.schema import VERSION, validate_message
+from messages.schema import VERSION, validate, validate_message
 from messages.strict_msgpack import pack, read_msgpack
 from messages.task_event import TaskReference
 
@@ -23,7 +23,11 @@ _HEADERS = ((CONTENT_TYPE, MSGPACK.encode()), (KIND, b"batch"))
 
 
 def encode_batch(batch: Batch) -> EncodedMessage:
-    """The value and headers of a batch's record."""
+    """The value and headers of a batch's record.
+
+    Raises:
+        MessageError: `decode_batch` would refuse it, for the same reason.
+    """
     sources: dict[Any, int] = {}
     parameters: dict[Any, int] = {}
     styles: dict[Any, int] = {}
@@ -69,22 +73,25 @@ def encode_batch(batch: Batch) -> EncodedMessage:
             )
         )
     fields = {
-        "v": VERSION,
         "batch_id": batch.batch_id,
         "level": batch.level,
         "backbone": batch.backbone,
         "policy": batch.policy,
         "created_ms": batch.created_ms,
-        "tasks": [reference_to_wire(task) for task in batch.tasks],
-        "sources": list(sources),
-        "parameters": list(parameters),
-        "styles": list(styles),
-        "originals": list(originals),
-        "hops": list(hops),
-        "small_runs": list(small_runs),
-        "rows": rows,
+        "tasks": tuple(reference_to_wire(task) for task in batch.tasks),
+        "sources": tuple(sources),
+        "parameters": tuple(parameters),
+        "styles": tuple(styles),
+        "originals": tuple(originals),
+        "hops": tuple(hops),
+        "small_runs": tuple(small_runs),
+        "rows": tuple(rows),
     }
-    return EncodedMessage(pack(fields), _HEADERS)
+    validate(BatchFields, fields)
+    _check_rows(batch.rows, len(batch.tasks))
+    value = pack({"v": VERSION, **fields})
+    _check_size(value)
+    return EncodedMessage(value, _HEADERS)
 
 
 def decode_batch(value: bytes | None) -> Batch:
@@ -95,8 +102,7 @@ def decode_batch(value: bytes | None) -> Batch:
     """
     if not value:
         raise MessageError(Reason.EMPTY_PAYLOAD, "the record has no value")
-    if len(value) > MAX_BATCH_BYTES:
-        raise MessageError(Reason.PAYLOAD_TOO_LARGE, f"more than {MAX_BATCH_BYTES} bytes")
+    _check_size(value)
     tree = read_msgpack(value, max_array_items=MAX_ARRAY_ITEMS, arrays_as=tuple)
     fields = validate_message(BatchFields, tree)
     try:
@@ -152,8 +158,6 @@ def _rows(fields: BatchFields) -> tuple[BatchRow, ...]:
         small_output = None
         if small is not None:
             run, scores, confidence = small
-            if len(scores) % 4:
-                raise MessageError(Reason.INVALID_BATCH, "scores are not float32")
             level, batch_id = fields.small_runs[run]
             small_output = SmallLevelOutput(level, scores, confidence, batch_id)
         rows.append(
@@ -186,6 +190,11 @@ def _rows(fields: BatchFields) -> tuple[BatchRow, ...]:
     return tuple(rows)
 
 
+def _check_size(value: bytes) -> None:
+    if len(value) > MAX_BATCH_BYTES:
+        raise MessageError(Reason.PAYLOAD_TOO_LARGE, f"more than {MAX_BATCH_BYTES} bytes")
+
+
 def _check_rows(rows: Sequence[BatchRow], num_tasks: int) -> None:
     if len({row.origin for row in rows}) != len(rows):
         raise MessageError(Reason.INVALID_BATCH, "two rows have one origin")
@@ -194,6 +203,8 @@ def _check_rows(rows: Sequence[BatchRow], num_tasks: int) -> None:
     for row in rows:
         if len(row.token_ids) % 4:
             raise MessageError(Reason.INVALID_BATCH, "token ids are not uint32")
+        if row.small_output is not None and len(row.small_output.scores) % 4:
+            raise MessageError(Reason.INVALID_BATCH, "scores are not float32")
         if row.task_index != current:
             if row.task_index >= num_tasks:
                 raise MessageError(Reason.INVALID_BATCH, "a row refers to what is not there")

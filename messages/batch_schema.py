@@ -76,11 +76,11 @@ class BatchFields(WireModel):
     backbone: Name
     policy: Name
     created_ms: EpochMs
-    tasks: tuple[ReferenceFields, ...]
+    tasks: Annotated[tuple[ReferenceFields, ...], Field(max_length=MAX_ARRAY_ITEMS)]
     sources: tuple[tuple[TopicName, TopicId, Partition], ...]
     parameters: tuple[ParameterTuple, ...]
     styles: tuple[ReplyStyle, ...]
     originals: tuple[OriginalHeaderNames, ...]
     hops: tuple[HopNames, ...]
     small_runs: tuple[tuple[Level, Name], ...]
-    rows: Annotated[tuple[RowFields, ...], Field(min_length=1)]
+    rows: Annotated[tuple[RowFields, ...], Field(min_length=1, max_length=MAX_ARRAY_ITEMS)]

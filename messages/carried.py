@@ -6,6 +6,7 @@ from pydantic import Field
 
 from messages.digest import DIGEST_BYTES
 from messages.limits import (
+    MAX_ARRAY_ITEMS,
     MAX_HEADERS,
     MAX_HEADERS_BYTES,
     MAX_KEY_BYTES,
@@ -44,7 +45,8 @@ OriginalValue = Annotated[bytes, Field(max_length=MAX_QUERY_BYTES)]
 OriginalHeaderName = Annotated[str, Field(max_length=MAX_HEADERS_BYTES)]
 OriginalHeaderNames = Annotated[tuple[OriginalHeaderName, ...], Field(max_length=MAX_HEADERS)]
 OriginalHeaderValues = Annotated[tuple[HeaderValue, ...], Field(max_length=MAX_HEADERS)]
-Scores = Annotated[bytes, Field(min_length=4, max_length=4 * 65_536)]
+Scores = Annotated[bytes, Field(max_length=4 * MAX_ARRAY_ITEMS)]
+"""Empty where the next level takes nothing over, as in tagging."""
 
 OriginFields = tuple[TopicName, TopicId, Partition, Offset]
 ReferenceFields = tuple[TaskName, Revision, Digest]

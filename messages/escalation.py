@@ -15,7 +15,8 @@ class SmallLevelOutput:
 
     level: int
     scores: bytes
-    """Calibrated scores, little-endian float32: one for each label, or one value."""
+    """Calibrated scores, little-endian float32: one for each label, or one value; or none, where
+    the next level takes nothing over (tagging)."""
     confidence: float
     batch_id: str
 

@@ -46,6 +46,7 @@ from messages.schema import (
     QueryId,
     TopicName,
     WireModel,
+    validate,
     validate_message,
 )
 from messages.strict_msgpack import pack, read_msgpack
@@ -85,11 +86,14 @@ class _EscalationFields(WireModel):
 
 
 def encode_escalation(escalation: Escalation) -> EncodedMessage:
-    """The value and headers of an escalation's record."""
+    """The value and headers of an escalation's record.
+
+    Raises:
+        MessageError: `decode_escalation` would refuse it, for the same reason.
+    """
     reply = escalation.reply
     small = escalation.small_output
     fields = {
-        "v": VERSION,
         "origin": origin_to_wire(escalation.origin),
         "query_id": escalation.query_id,
         "task": reference_to_wire(escalation.task),
@@ -107,7 +111,10 @@ def encode_escalation(escalation: Escalation) -> EncodedMessage:
         "small_output": (small.level, small.scores, small.confidence, small.batch_id),
         "attempt": escalation.attempt,
     }
-    return EncodedMessage(pack(fields), _HEADERS)
+    _check_meaning(validate(_EscalationFields, fields))
+    value = pack({"v": VERSION, **fields})
+    _check_size(value)
+    return EncodedMessage(value, _HEADERS)
 
 
 def decode_escalation(value: bytes | None) -> Escalation:
@@ -118,18 +125,10 @@ def decode_escalation(value: bytes | None) -> Escalation:
     """
     if not value:
         raise MessageError(Reason.EMPTY_PAYLOAD, "the record has no value")
-    if len(value) > MAX_ESCALATION_BYTES:
-        raise MessageError(Reason.PAYLOAD_TOO_LARGE, f"more than {MAX_ESCALATION_BYTES} bytes")
+    _check_size(value)
     tree = read_msgpack(value, max_array_items=MAX_ARRAY_ITEMS, arrays_as=tuple)
     fields = validate_message(_EscalationFields, tree)
-    level, scores, confidence, batch_id = fields.small_output
-    if len(scores) % 4:
-        raise MessageError(Reason.BAD_FORMAT, "small_output: scores are not float32")
-    if level >= fields.next_level:
-        raise MessageError(Reason.OUT_OF_RANGE, "next_level must be above the level that escalated")
-    kept = fields.kept_words
-    if kept is not None and any(a >= b for a, b in pairwise(kept)):
-        raise MessageError(Reason.BAD_FORMAT, "kept_words must ascend")
+    _check_meaning(fields)
     key, encoding, envelope, topic, headers = fields.reply
     parameters = fields.parameters
     return Escalation(
@@ -139,7 +138,7 @@ def decode_escalation(value: bytes | None) -> Escalation:
         next_level=fields.next_level,
         text=fields.text,
         text_pair=fields.text_pair,
-        kept_words=kept,
+        kept_words=fields.kept_words,
         parameters=NO_PARAMETERS if parameters is None else QueryParameters(*parameters),
         reply=ReplyAddress(key, encoding, envelope, headers, topic),
         original=OriginalRecord(*fields.original),
@@ -147,6 +146,22 @@ def decode_escalation(value: bytes | None) -> Escalation:
         appended_ms=fields.appended_ms,
         deadline_ms=fields.deadline_ms,
         timings_ms=fields.timings_ms,
-        small_output=SmallLevelOutput(level, scores, confidence, batch_id),
+        small_output=SmallLevelOutput(*fields.small_output),
         attempt=fields.attempt,
     )
+
+
+def _check_size(value: bytes) -> None:
+    if len(value) > MAX_ESCALATION_BYTES:
+        raise MessageError(Reason.PAYLOAD_TOO_LARGE, f"more than {MAX_ESCALATION_BYTES} bytes")
+
+
+def _check_meaning(fields: _EscalationFields) -> None:
+    level, scores, _, _ = fields.small_output
+    if len(scores) % 4:
+        raise MessageError(Reason.BAD_FORMAT, "small_output: scores are not float32")
+    if level >= fields.next_level:
+        raise MessageError(Reason.OUT_OF_RANGE, "next_level must be above the level that escalated")
+    kept = fields.kept_words
+    if kept is not None and any(a >= b for a, b in pairwise(kept)):
+        raise MessageError(Reason.BAD_FORMAT, "kept_words must ascend")

@@ -7,9 +7,10 @@ from hashlib import blake2b
 from messages.batch import Batch, BatchRow
 from messages.batch_codec import encode_batch
 from messages.encoded_message import EncodedMessage
+from messages.errors import MessageError, Reason
 from messages.original_record import OriginalRecord
 from messages.task_event import TaskReference
-from scheduler.rows import PendingRow
+from scheduler.rows import PendingRow, Refusal
 
 PLAN_VERSION = 1
 """Part of every batch id: raise it when equal rows would be planned otherwise."""
@@ -37,7 +38,7 @@ class EncodedBatch:
 
 def encode_within(
     rows: Sequence[PendingRow], heading: BatchHeading, max_bytes: int
-) -> Iterator[EncodedBatch | PendingRow]:
+) -> Iterator[EncodedBatch | Refusal]:
     """Encode rows as one batch, or as several where one message would be too large.
 
     Args:
@@ -46,20 +47,25 @@ def encode_within(
         max_bytes: Of one message's value.
 
     Yields:
-        Batches that together hold every row, but for rows too large for any message: those are
-        yielded as they are.
+        Batches that together hold every row, but for rows that no message can hold: those are
+        yielded as refusals.
     """
     stack = [rows]
     while stack:
         part = stack.pop()
-        message = encode_batch(assemble(part, heading))
-        if len(message.value) <= max_bytes:
-            yield EncodedBatch(message, len(part) / len(rows))
-        elif len(part) == 1:
-            yield part[0]
+        try:
+            message = encode_batch(assemble(part, heading))
+            if len(message.value) > max_bytes:
+                detail = f"does not fit a batch of {max_bytes} bytes"
+                raise MessageError(Reason.PAYLOAD_TOO_LARGE, detail)
+        except MessageError as error:
+            if len(part) == 1:
+                yield part[0].refused(error.reason, error.detail, "schedule")
+            else:
+                half = len(part) // 2
+                stack += [part[half:], part[:half]]
         else:
-            half = len(part) // 2
-            stack += [part[half:], part[:half]]
+            yield EncodedBatch(message, len(part) / len(rows))
 
 
 def assemble(rows: Sequence[PendingRow], heading: BatchHeading) -> Batch:

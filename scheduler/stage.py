@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from messages.answer_codec import encode_answer
-from messages.errors import MessageError, Reason
+from messages.errors import MessageError
 from messages.topics import TopicNames
 from scheduler.admission import Admission
 from scheduler.batch_assembly import BatchHeading, encode_within
@@ -137,14 +137,8 @@ class SchedulingStage:
         for macro_batch in macro_batches:
             batch_rows = [rows[index] for index in macro_batch.row_indices.tolist()]
             for encoded in encode_within(batch_rows, heading, max_bytes):
-                if isinstance(encoded, PendingRow):
-                    yield from self._refuse(
-                        encoded.refused(
-                            Reason.PAYLOAD_TOO_LARGE,
-                            f"does not fit a batch of {max_bytes} bytes",
-                            "schedule",
-                        )
-                    )
+                if isinstance(encoded, Refusal):
+                    yield from self._refuse(encoded)
                     continue
                 yield OutgoingRecord(
                     topic,

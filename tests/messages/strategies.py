@@ -1,7 +1,8 @@
 """Hypothesis strategies: valid messages, and bytes that are almost one."""
 
 import json
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import msgpack  # type: ignore[import-untyped]
 from hypothesis import strategies as st
@@ -17,6 +18,8 @@ from messages.query import Query, QueryParameters
 from messages.reply import ReplyAddress
 from messages.result import Result
 from messages.task_event import TaskEvent, TaskLevel, TaskReference, TaskRevision
+
+_Row = TypeVar("_Row", BatchRow, Escalation)
 
 ids = st.from_regex(r"[!-~]{1,64}", fullmatch=True)
 task_names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)
@@ -138,6 +141,53 @@ rows = st.builds(
     timings_ms=timings,
     small_output=maybe(small_outputs),
     attempt=st.integers(1, 9),
+)
+
+
+def around(limit: int) -> st.SearchStrategy[int]:
+    """Lengths on both sides of a limit, and short ones."""
+    return st.integers(0, 3) | st.integers(limit - 1, limit + 1)
+
+
+def extreme(
+    valid: st.SearchStrategy[_Row], **more: st.SearchStrategy[Any]
+) -> st.SearchStrategy[_Row]:
+    """`valid` rows or escalations of which one field is at the edge of its limit, or beyond it."""
+    edges: dict[str, st.SearchStrategy[Any]] = {
+        "text": around(32_768).map("\u00e4".__mul__),
+        "text_pair": around(32_768).map("a".__mul__),
+        "input_digest": around(8).map(bytes),
+        "query_id": around(64).map("q".__mul__),
+        "appended_ms": st.integers(),
+        "attempt": around(1_000_000),
+        "timings_ms": around(32).map(lambda num: (("queue", -1.0),) * num),
+        "reply": st.builds(
+            ReplyAddress,
+            key=around(1_024).map(bytes),
+            headers=around(64).map(lambda num: (("ce_id", b"x"),) * num),
+        ),
+        "original": st.builds(
+            OriginalRecord,
+            value=around(262_144).map(bytes),
+            headers=around(32).map(lambda num: (("h", b"x"),) * num),
+        ),
+        "small_output": st.builds(
+            SmallLevelOutput,
+            level=around(7),
+            scores=around(262_144).map(bytes),
+            confidence=st.floats(),
+            batch_id=around(128).map("b".__mul__),
+        ),
+        **more,
+    }
+    field = st.sampled_from(sorted(edges))
+    changes = field.flatmap(lambda name: edges[name].map(lambda value: {name: value}))
+    return st.builds(lambda message, change: replace(message, **change), valid, changes)
+
+
+extreme_rows = extreme(rows, token_ids=around(4 * 8_192).map(bytes))
+extreme_escalations = extreme(
+    escalations, next_level=around(7), kept_words=around(32_768).map(lambda num: (0, num))
 )
 batches = st.builds(
     Batch,

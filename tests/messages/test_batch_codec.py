@@ -7,12 +7,12 @@ import msgpack  # type: ignore[import-untyped]
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from messages.batch import Batch
+from messages.batch import Batch, BatchRow
 from messages.batch_codec import decode_batch, encode_batch
 from messages.errors import MessageError, Reason
-from messages.origin import Origin
+from messages.original_record import OriginalRecord
 from tests.messages import examples
-from tests.messages.strategies import batches
+from tests.messages.strategies import batches, extreme_rows
 
 
 def _tree() -> dict[str, Any]:
@@ -26,7 +26,12 @@ def _reason_of(tree: dict[str, Any]) -> Reason:
     return caught.value.reason
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+FEW = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+
+
+@FEW
 @given(batches)
 def test_a_batch_comes_back_as_it_was(batch: Batch) -> None:
     """Rows with and without everything that is optional."""
@@ -129,32 +134,90 @@ def test_one_origin_by_two_sources_is_refused() -> None:
 
 def test_rows_of_a_task_must_stand_together() -> None:
     """The engine takes segments."""
-    rows = tuple(
-        replace(
-            examples.ROW, origin=Origin("petstream.queries", "", 0, offset), task_index=task_index
-        )
+    tree = _tree()
+    first = tree["rows"][0]
+    tree["rows"] = [
+        [first[0], offset, first[2], task_index, *first[4:]]
         for offset, task_index in enumerate((0, 1, 0))
-    )
-    with pytest.raises(MessageError) as caught:
-        decode_batch(encode_batch(replace(examples.BATCH, rows=rows)).value)
-    assert caught.value.reason is Reason.INVALID_BATCH
+    ]
+    assert _reason_of(tree) is Reason.INVALID_BATCH
 
 
 @pytest.mark.parametrize("token_ids", [b"\x01\x00\x00", b"\x01\x00\x00\x00\x02"])
 def test_token_ids_that_are_not_uint32_are_refused(token_ids: bytes) -> None:
     """A cut token would be another word."""
-    rows = (replace(examples.ROW, token_ids=token_ids),)
-    with pytest.raises(MessageError):
-        decode_batch(encode_batch(replace(examples.BATCH, rows=rows)).value)
+    tree = _tree()
+    tree["rows"][0][4] = token_ids
+    assert _reason_of(tree) in {Reason.INVALID_BATCH, Reason.OUT_OF_RANGE}
 
 
 @pytest.mark.parametrize("scores", [b"\x00\x00\x80", b"\x00\x00\x80?\x00"])
 def test_scores_that_are_not_float32_are_refused(scores: bytes) -> None:
     """As in an escalation."""
-    small = replace(examples.SMALL_OUTPUT, scores=scores)
-    rows = (replace(examples.ROW, small_output=small),)
-    with pytest.raises(MessageError):
-        decode_batch(encode_batch(replace(examples.BATCH, rows=rows)).value)
+    tree = _tree()
+    tree["rows"][0][17][1] = scores
+    assert _reason_of(tree) is Reason.INVALID_BATCH
+
+
+ROW = examples.ROW
+SMALL = examples.SMALL_OUTPUT
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ((), Reason.OUT_OF_RANGE),
+        ((replace(ROW, text="a" * 32_769),), Reason.OUT_OF_RANGE),
+        ((replace(ROW, text_pair=""),), Reason.OUT_OF_RANGE),
+        ((replace(ROW, token_ids=bytes(4 * 8_193)),), Reason.OUT_OF_RANGE),
+        ((replace(ROW, token_ids=bytes(5)),), Reason.INVALID_BATCH),
+        ((replace(ROW, reply=replace(ROW.reply, key=bytes(1_025))),), Reason.OUT_OF_RANGE),
+        ((replace(ROW, original=OriginalRecord(bytes(262_145))),), Reason.OUT_OF_RANGE),
+        ((replace(ROW, original=OriginalRecord(b"", (("h", b""),) * 33)),), Reason.OUT_OF_RANGE),
+        ((replace(ROW, input_digest=b"short"),), Reason.OUT_OF_RANGE),
+        ((replace(ROW, timings_ms=(("compute_l0", 1.0),) * 33),), Reason.OUT_OF_RANGE),
+        ((replace(ROW, timings_ms=(("compute_l0", float("nan")),)),), Reason.OUT_OF_RANGE),
+        ((replace(ROW, small_output=replace(SMALL, scores=bytes(262_148))),), Reason.OUT_OF_RANGE),
+        ((replace(ROW, small_output=replace(SMALL, scores=bytes(5))),), Reason.INVALID_BATCH),
+        ((replace(ROW, small_output=replace(SMALL, confidence=1.1)),), Reason.OUT_OF_RANGE),
+        ((replace(ROW, query_id="a b"),), Reason.BAD_FORMAT),
+        ((replace(ROW, text="\ud800"),), Reason.INVALID_UTF8),
+        ((ROW, ROW), Reason.INVALID_BATCH),
+        ((replace(ROW, task_index=2),), Reason.INVALID_BATCH),
+    ],
+)
+def test_what_would_be_refused_is_not_written(rows: tuple[BatchRow, ...], reason: Reason) -> None:
+    """A batch that no worker can read would lose the queries in it."""
+    with pytest.raises(MessageError) as caught:
+        encode_batch(replace(examples.BATCH, rows=rows))
+    assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize(("num_rows", "reason"), [(33, Reason.PAYLOAD_TOO_LARGE), (31, None)])
+def test_a_batch_over_its_limit_is_not_written(num_rows: int, reason: Reason | None) -> None:
+    """Its size is known only once it is encoded."""
+    row = replace(ROW, original=OriginalRecord(bytes(262_000)))
+    rows = tuple(replace(row, origin=replace(ROW.origin, offset=n)) for n in range(num_rows))
+    batch = replace(examples.BATCH, rows=rows)
+
+    if reason is None:
+        assert decode_batch(encode_batch(batch).value) == batch
+        return
+    with pytest.raises(MessageError) as caught:
+        encode_batch(batch)
+    assert caught.value.reason is reason
+
+
+@FEW
+@given(batches, extreme_rows)
+def test_what_is_written_is_read(batch: Batch, row: BatchRow) -> None:
+    """At the edge of every limit: refused by the encoder, or accepted by the decoder."""
+    batch = replace(batch, rows=(*batch.rows, row))
+    try:
+        value = encode_batch(batch).value
+    except MessageError:
+        return
+    assert decode_batch(value) == batch
 
 
 @pytest.mark.parametrize("value", [None, b"", b"\x80", bytes(8_388_609)])

@@ -1,5 +1,6 @@
 """Escalations: what goes in comes out; what contradicts itself is refused."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -9,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from messages.errors import MessageError, Reason
 from messages.escalation import Escalation
 from messages.escalation_codec import decode_escalation, encode_escalation
+from messages.original_record import OriginalRecord
 from tests.messages import examples
-from tests.messages.strategies import escalations
+from tests.messages.strategies import escalations, extreme_escalations
 
 
 def _tree() -> dict[str, Any]:
@@ -18,7 +20,12 @@ def _tree() -> dict[str, Any]:
     return tree
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+FEW = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+
+
+@FEW
 @given(escalations)
 def test_an_escalation_comes_back_as_it_was(escalation: Escalation) -> None:
     """With and without everything that is optional."""
@@ -48,7 +55,7 @@ def test_an_escalation_of_a_later_minor_is_read_without_what_is_new() -> None:
         ({"kept_words": [1, 1]}, Reason.BAD_FORMAT),
         ({"kept_words": [-1]}, Reason.OUT_OF_RANGE),
         ({"kept_words": [0.0]}, Reason.WRONG_TYPE),
-        ({"small_output": [0, b"abc", 0.5, "b-0"]}, Reason.OUT_OF_RANGE),
+        ({"small_output": [0, b"abc", 0.5, "b-0"]}, Reason.BAD_FORMAT),
         ({"small_output": [0, b"abcde", 0.5, "b-0"]}, Reason.BAD_FORMAT),
         ({"small_output": [0, b"abcd", 1.5, "b-0"]}, Reason.OUT_OF_RANGE),
         ({"small_output": [0, b"abcd", float("nan"), "b-0"]}, Reason.OUT_OF_RANGE),
@@ -76,3 +83,55 @@ def test_clocks_that_differ_do_not_lose_a_query() -> None:
     tree = _tree() | {"timings_ms": [["queue", -3.5]]}
 
     assert decode_escalation(msgpack.packb(tree)).timings_ms == (("queue", -3.5),)
+
+
+ONE = examples.ESCALATION
+SMALL = examples.SMALL_OUTPUT
+
+
+@pytest.mark.parametrize("scores", [b"", bytes(4), bytes(4 * 65_536)])
+def test_scores_may_be_none_one_or_as_many_as_a_task_has_labels(scores: bytes) -> None:
+    """Tagging takes none over to the next level."""
+    escalation = replace(ONE, small_output=replace(SMALL, scores=scores))
+
+    assert decode_escalation(encode_escalation(escalation).value) == escalation
+
+
+@pytest.mark.parametrize(
+    ("escalation", "reason"),
+    [
+        (replace(ONE, text="a" * 32_769), Reason.OUT_OF_RANGE),
+        (replace(ONE, text=""), Reason.OUT_OF_RANGE),
+        (replace(ONE, kept_words=(3, 3)), Reason.BAD_FORMAT),
+        (replace(ONE, kept_words=(32_768,)), Reason.OUT_OF_RANGE),
+        (replace(ONE, next_level=0), Reason.OUT_OF_RANGE),
+        (replace(ONE, next_level=8), Reason.OUT_OF_RANGE),
+        (replace(ONE, reply=replace(ONE.reply, key=bytes(1_025))), Reason.OUT_OF_RANGE),
+        (replace(ONE, original=OriginalRecord(bytes(262_145))), Reason.OUT_OF_RANGE),
+        (replace(ONE, small_output=replace(SMALL, scores=bytes(262_148))), Reason.OUT_OF_RANGE),
+        (replace(ONE, small_output=replace(SMALL, scores=bytes(3))), Reason.BAD_FORMAT),
+        (replace(ONE, small_output=replace(SMALL, confidence=-0.1)), Reason.OUT_OF_RANGE),
+        (replace(ONE, timings_ms=(("compute_l0", float("inf")),)), Reason.OUT_OF_RANGE),
+        (replace(ONE, deadline_ms=2**60), Reason.OUT_OF_RANGE),
+        (
+            replace(ONE, original=OriginalRecord(b"", (("h", bytes(32_768)),) * 32)),
+            Reason.PAYLOAD_TOO_LARGE,
+        ),
+    ],
+)
+def test_what_would_be_refused_is_not_written(escalation: Escalation, reason: Reason) -> None:
+    """An escalation that no scheduler can read would lose its query."""
+    with pytest.raises(MessageError) as caught:
+        encode_escalation(escalation)
+    assert caught.value.reason is reason
+
+
+@FEW
+@given(extreme_escalations)
+def test_what_is_written_is_read(escalation: Escalation) -> None:
+    """At the edge of every limit: refused by the encoder, or accepted by the decoder."""
+    try:
+        value = encode_escalation(escalation).value
+    except MessageError:
+        return
+    assert decode_escalation(value) == escalation

@@ -2,12 +2,14 @@
 
 import dataclasses
 
+from messages.batch_codec import decode_batch
+from messages.errors import Reason
 from messages.origin import Origin
 from messages.query import NO_PARAMETERS
 from messages.reply import ReplyAddress
 from messages.task_event import TaskLevel, TaskReference
-from scheduler.batch_assembly import batch_id
-from scheduler.rows import PendingRow, columns_of
+from scheduler.batch_assembly import BatchHeading, EncodedBatch, batch_id, encode_within
+from scheduler.rows import PendingRow, Refusal, columns_of
 from transport.records import Record
 
 
@@ -81,3 +83,19 @@ def test_planning_sees_tasks_kinds_and_lengths() -> None:
     assert columns.task_index.tolist() == [0, 0, 1, 2, 1]
     assert columns.num_tokens.tolist() == [5, 6, 7, 8, 9]
     assert columns.pet_kinds == ("kind of b", "kind of a", "kind of c")
+
+
+def test_a_row_that_no_batch_can_hold_costs_no_other() -> None:
+    """It is refused with the reason its reader would have; the rest leave in as few batches."""
+    rows = [_row(offset) for offset in range(8)]
+    rows[5].text = "a" * 40_000
+    heading = BatchHeading(0, "minilm-l3", "fixed", 0, 0.0)
+
+    encoded = list(encode_within(rows, heading, 8_000_000))
+
+    batches = [decode_batch(e.message.value) for e in encoded if isinstance(e, EncodedBatch)]
+    refusals = [e for e in encoded if isinstance(e, Refusal)]
+    assert [[row.origin.offset for row in b.rows] for b in batches] == [[0, 1, 2, 3], [4], [6, 7]]
+    assert [r.answer.id for r in refusals] == ["q5"]
+    assert refusals[0].answer.reason is Reason.OUT_OF_RANGE
+    assert refusals[0].answer.stage == "schedule"
