@@ -1,4 +1,4 @@
-"""A worker's stage: a macro-batch in, its results, errors and escalations out.
+"""A worker's stage: macro-batches in, their results, errors and escalations out.
 
 Runs on the pipeline's compute thread and touches no Kafka client. Nothing here is remembered from
 one batch to the next but loaded weights, so a batch that is run again gives the same records.
@@ -6,7 +6,7 @@ one batch to the next but loaded weights, so a batch that is run again gives the
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -47,6 +47,10 @@ class _Refusal:
     stage: str
 
 
+_Place: TypeAlias = tuple[int, int]
+"""A row among batches: the number of its batch, and its number there."""
+
+
 class WorkerStage:
     """Runs macro-batches of one level.
 
@@ -72,87 +76,88 @@ class WorkerStage:
         self._wall_clock_s = wall_clock_s
 
     def process(self, records: Sequence[Record], /) -> Sequence[OutgoingRecord]:
-        """Run the batches of `records`, one after the other."""
-        return [out for record in records for out in self._process_record(record)]
-
-    def _process_record(self, record: Record) -> Iterator[OutgoingRecord]:
-        try:
-            if record.corrupt is not None:
-                raise MessageError(Reason.CORRUPT_RECORD, record.corrupt)
-            batch = decode_batch(record.value)
-        except MessageError as error:
-            # Only a scheduler writes here: nobody waits for an answer to bytes that name no query.
-            logger.error("invalid batch %s/%s: %s", record.source, record.offset, error)
-            yield dead_letter(
-                record,
-                reason=Reason.INVALID_BATCH,
-                message=str(error),
-                stage="decode",
-                attempt=1,
-                topic=self._topics.dead_letters,
-            )
-            return
-        if batch.level != self._level:
-            message = f"a batch for level {batch.level} came to a worker of level {self._level}"
-            logger.error("batch %s: %s", batch.batch_id, message)
-            refusal = _Refusal(Reason.INVALID_BATCH, message, "decode")
-            for row in batch.rows:
-                yield from self._refuse(batch, row, refusal, row.timings_ms)
-            return
-        yield from self._process_batch(batch)
-
-    def _process_batch(self, batch: Batch) -> Iterator[OutgoingRecord]:
-        started_ms = 1000 * self._wall_clock_s()
-        outcomes: dict[int, Logits | _Refusal] = {}
-        loaded: dict[int, LoadedTask] = {}
-        with self._tasks.acquire_all(batch.tasks) as acquired:
-            refused: dict[int, _Refusal] = {}
-            for index, task in enumerate(acquired):
-                if isinstance(task, TaskError):
-                    refused[index] = self._task_refusal(batch.tasks[index], task)
-                else:
-                    loaded[index] = task
-            runnable: list[int] = []
-            for number, row in enumerate(batch.rows):
-                if row.deadline_ms is not None and row.deadline_ms <= started_ms:
-                    outcomes[number] = _Refusal(
-                        Reason.DEADLINE_PAST, "the deadline passed before compute", "compute"
-                    )
-                elif row.task_index in refused:
-                    outcomes[number] = refused[row.task_index]
-                else:
-                    runnable.append(number)
-            engine_rows = {
-                number: EngineRow(
-                    loaded[batch.rows[number].task_index],
-                    np.frombuffer(batch.rows[number].token_ids, dtype="<u4").astype(np.int64),
-                )
-                for number in runnable
-            }
-            outcomes |= self._run(engine_rows)
-        wait = (f"wait_l{self._level}", max(0.0, started_ms - batch.created_ms))
-        compute = (f"compute_l{self._level}", 1000 * self._wall_clock_s() - started_ms)
-        for number, row in enumerate(batch.rows):
-            timings_ms = (*row.timings_ms, wait, compute)
-            outcome = outcomes[number]
-            if isinstance(outcome, _Refusal):
-                yield from self._refuse(batch, row, outcome, timings_ms)
-                continue
+        """Run the batches of `records` together, in one pass over the backbone."""
+        outgoing: list[OutgoingRecord] = []
+        batches: list[Batch] = []
+        for record in records:
             try:
-                settled = self._settle(batch, row, loaded[row.task_index], outcome, timings_ms)
+                batch = _decoded(record)
             except MessageError as error:
-                refusal = _Refusal(error.reason, error.detail, "compute")
-                yield from self._refuse(batch, row, refusal, timings_ms)
-            except Exception as error:
-                # An artifact or an escalation can be valid in every field and still not fit the
-                # row: an error that left here would end the process, and the next, for ever.
-                logger.exception("query %s cannot be settled", row.query_id)
-                refusal = _Refusal(Reason.MODEL_FAILED, type(error).__name__, "compute")
-                yield from self._refuse(batch, row, refusal, timings_ms)
+                outgoing.append(self._set_aside(record, error))
+                continue
+            if batch.level == self._level:
+                batches.append(batch)
             else:
-                yield settled
+                outgoing += self._refuse_batch(batch)
+        outgoing += self._process_batches(batches)
+        return outgoing
 
-    def _run(self, rows: dict[int, EngineRow]) -> dict[int, Logits | _Refusal]:
+    def _set_aside(self, record: Record, error: MessageError) -> OutgoingRecord:
+        # Only a scheduler writes here: nobody waits for an answer to bytes that name no query.
+        logger.error("invalid batch %s/%s: %s", record.source, record.offset, error)
+        return dead_letter(
+            record,
+            reason=Reason.INVALID_BATCH,
+            message=str(error),
+            stage="decode",
+            attempt=1,
+            topic=self._topics.dead_letters,
+        )
+
+    def _refuse_batch(self, batch: Batch) -> Iterator[OutgoingRecord]:
+        message = f"a batch for level {batch.level} came to a worker of level {self._level}"
+        logger.error("batch %s: %s", batch.batch_id, message)
+        refusal = _Refusal(Reason.INVALID_BATCH, message, "decode")
+        for row in batch.rows:
+            yield from self._refuse(batch, row, refusal, row.timings_ms)
+
+    def _process_batches(self, batches: Sequence[Batch]) -> Iterator[OutgoingRecord]:
+        started_ms = 1000 * self._wall_clock_s()
+        references = list(dict.fromkeys(task for batch in batches for task in batch.tasks))
+        with self._tasks.acquire_all(references) as acquired:
+            tasks = dict(zip(references, acquired, strict=True))
+            outcomes = self._outcomes(batches, tasks, started_ms)
+        compute = (f"compute_l{self._level}", 1000 * self._wall_clock_s() - started_ms)
+        for batch_number, batch in enumerate(batches):
+            wait = (f"wait_l{self._level}", max(0.0, started_ms - batch.created_ms))
+            for row_number, row in enumerate(batch.rows):
+                yield from self._settle_or_refuse(
+                    batch,
+                    row,
+                    tasks[batch.tasks[row.task_index]],
+                    outcomes[batch_number, row_number],
+                    (*row.timings_ms, wait, compute),
+                )
+
+    def _outcomes(
+        self,
+        batches: Sequence[Batch],
+        tasks: Mapping[TaskReference, LoadedTask | TaskError],
+        now_ms: float,
+    ) -> dict[_Place, Logits | _Refusal]:
+        """Return each row's logits, or why it has none."""
+        refused = {
+            reference: self._task_refusal(reference, task)
+            for reference, task in tasks.items()
+            if isinstance(task, TaskError)
+        }
+        late = _Refusal(Reason.DEADLINE_PAST, "the deadline passed before compute", "compute")
+        outcomes: dict[_Place, Logits | _Refusal] = {}
+        runnable: dict[_Place, EngineRow] = {}
+        for batch_number, batch in enumerate(batches):
+            for row_number, row in enumerate(batch.rows):
+                place = (batch_number, row_number)
+                task = tasks[batch.tasks[row.task_index]]
+                if row.deadline_ms is not None and row.deadline_ms <= now_ms:
+                    outcomes[place] = late
+                elif isinstance(task, TaskError):
+                    outcomes[place] = refused[batch.tasks[row.task_index]]
+                else:
+                    token_ids = np.frombuffer(row.token_ids, dtype="<u4").astype(np.int64)
+                    runnable[place] = EngineRow(task, token_ids)
+        return outcomes | self._run(runnable)
+
+    def _run(self, rows: dict[_Place, EngineRow]) -> dict[_Place, Logits | _Refusal]:
         """Run rows together; where that fails, halve them until the failing row stands alone."""
         if not rows:
             return {}
@@ -163,16 +168,42 @@ class WorkerStage:
                 logger.warning("a row failed: %s", error)
                 failed = _Refusal(Reason.MODEL_FAILED, type(error).__name__, "compute")
                 return dict.fromkeys(rows, failed)
-            numbers = list(rows)
-            half = len(numbers) // 2
-            return self._run({n: rows[n] for n in numbers[:half]}) | self._run(
-                {n: rows[n] for n in numbers[half:]}
+            places = list(rows)
+            half = len(places) // 2
+            return self._run({place: rows[place] for place in places[:half]}) | self._run(
+                {place: rows[place] for place in places[half:]}
             )
         not_finite = _Refusal(Reason.NAN_OUTPUT, "the model's output is not finite", "compute")
         return {
-            number: row_logits if np.isfinite(row_logits).all() else not_finite
-            for number, row_logits in zip(rows, logits, strict=True)
+            place: row_logits if np.isfinite(row_logits).all() else not_finite
+            for place, row_logits in zip(rows, logits, strict=True)
         }
+
+    def _settle_or_refuse(
+        self,
+        batch: Batch,
+        row: BatchRow,
+        task: LoadedTask | TaskError,
+        outcome: Logits | _Refusal,
+        timings_ms: tuple[tuple[str, float], ...],
+    ) -> Iterator[OutgoingRecord]:
+        if isinstance(outcome, _Refusal) or isinstance(task, TaskError):
+            assert isinstance(outcome, _Refusal), "a task that was not loaded has no logits"
+            yield from self._refuse(batch, row, outcome, timings_ms)
+            return
+        try:
+            settled = self._settle(batch, row, task, outcome, timings_ms)
+        except MessageError as error:
+            refusal = _Refusal(error.reason, error.detail, "compute")
+            yield from self._refuse(batch, row, refusal, timings_ms)
+        except Exception as error:
+            # An artifact or an escalation can be valid in every field and still not fit the
+            # row: an error that left here would end the process, and the next, for ever.
+            logger.exception("query %s cannot be settled", row.query_id)
+            refusal = _Refusal(Reason.MODEL_FAILED, type(error).__name__, "compute")
+            yield from self._refuse(batch, row, refusal, timings_ms)
+        else:
+            yield settled
 
     def _task_refusal(self, reference: TaskReference, error: TaskError) -> _Refusal:
         logger.error("task %s@%s cannot be loaded: %s", reference.name, reference.revision, error)
@@ -311,6 +342,17 @@ class WorkerStage:
 
 _FRAMING_BYTES = 1_024
 """More than the framing of one record and its batch takes (at most 9 bytes for each header)."""
+
+
+def _decoded(record: Record) -> Batch:
+    """Return the batch that a record holds.
+
+    Raises:
+        MessageError: If it holds none, or the broker could not give it.
+    """
+    if record.corrupt is not None:
+        raise MessageError(Reason.CORRUPT_RECORD, record.corrupt)
+    return decode_batch(record.value)
 
 
 def _within(limit: int, record: OutgoingRecord) -> OutgoingRecord:

@@ -28,8 +28,8 @@ from tasks.store import TaskStore
 from transport.records import OutgoingRecord, Record
 from workers.backbone import Backbone
 from workers.backbone_store import BackboneStore
-from workers.engine import Engine
-from workers.stage import WorkerStage
+from workers.engine import Engine, EngineRow
+from workers.stage import Logits, WorkerStage
 from workers.task_manager import TaskManager
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "tasks"
@@ -346,6 +346,40 @@ def test_a_batch_of_another_level_is_answered_with_errors(small: Bench) -> None:
     )
     dead = [record for record in records if record.topic == TOPICS.dead_letters]
     assert [record.value for record in dead] == [HAM.encode(), SPAM.encode()]
+
+
+def test_batches_that_wait_are_run_together(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several batches are one pass; a bad one among them costs the others nothing."""
+    batches = [
+        small.batch([replace(small.row(text, offset=n), parameters=QueryParameters(level=0))])
+        for n, text in enumerate((SPAM, HAM, SPAM))
+    ]
+    values = [encode_batch(replace(b, batch_id=f"b{n}")).value for n, b in enumerate(batches)]
+    passes: list[int] = []
+    run = small.stage._engine.run
+
+    def counted(rows: Sequence[EngineRow]) -> list[Logits]:
+        passes.append(len(rows))
+        return run(rows)
+
+    monkeypatch.setattr(small.stage._engine, "run", counted)
+    topic = TOPICS.batches(0)
+
+    records = small.stage.process(
+        [
+            Record(topic, 3, offset, None, value, (), 0)
+            for offset, value in enumerate([values[0], b"not a batch", *values[1:]])
+        ]
+    )
+
+    given = answers(records)
+    assert passes == [3]
+    assert [(a.id, a.labels, a.batch_id) for a in given if isinstance(a, Result)] == [
+        ("q0", ("spam",), "b0"),
+        ("q1", ("ham",), "b1"),
+        ("q2", ("spam",), "b2"),
+    ]
+    assert [r.value for r in records if r.topic == TOPICS.dead_letters] == [b"not a batch"]
 
 
 def test_the_same_batch_gives_the_same_records(small: Bench) -> None:
