@@ -50,7 +50,9 @@ class SchedulerSettings:
     reply_topics: Collection[str] | None = None
     """Topics that callers may choose for their answers; None: none, and the wish is ignored."""
     max_outstanding_batches: int = 64
-    """Of each pool. Above it queries stay in their topic, where they last and windows grow."""
+    """Of the first level's pool. Above it queries stay in their topic, where they last and windows
+    grow. Those of the other pools are not looked at: a large level that is slow or gone must not
+    keep the small one from answering, and its batches last in their topic, too."""
     commit_interval_ms: float = 20.0
 
 
@@ -80,10 +82,9 @@ def run_scheduler(
     directory = TaskDirectory()
     tokenizers = Tokenizers(models_dir)
     follower = TableFollower(kafka, topics.tasks, directory.apply)
-    backlog = Backlog(
-        kafka,
-        {worker_group(topics.namespace, level): topics.batches(level) for level in settings.levels},
-    )
+    first_level = min(settings.levels)
+    first_pool = worker_group(topics.namespace, first_level)
+    backlog = Backlog(kafka, {first_pool: topics.batches(first_level)})
     session = Session(
         kafka,
         group=scheduler_group(topics.namespace),
@@ -96,7 +97,7 @@ def run_scheduler(
     try:
         follower.wait_until_current(TASKS_CURRENT_LIMIT_S)
         if not backlog.wait_until_measured(BACKLOG_LIMIT_S):
-            raise TimeoutError(f"the pools' outstanding work is not known in {BACKLOG_LIMIT_S} s")
+            raise TimeoutError(f"the pool's outstanding work is not known in {BACKLOG_LIMIT_S} s")
         tokenizers.preload(directory.backbones())
         stage = _stage(kafka, topics, settings, directory, tokenizers)
         logger.info("schedules %d tasks, policy %s", len(directory), settings.policy)
@@ -110,7 +111,7 @@ def run_scheduler(
             SchedulingWindow(settings.window),
             stage,
             stop=stop,
-            may_take=lambda: backlog.has_room(settings.max_outstanding_batches),
+            may_take=lambda: backlog.has_room(first_pool, settings.max_outstanding_batches),
             on_turn=turn,
             limits=PipelineLimits(
                 commit_interval_ms=settings.commit_interval_ms,

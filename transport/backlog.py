@@ -79,10 +79,10 @@ class Backlog:
             return None
         return self._outstanding.get(group)
 
-    def has_room(self, max_outstanding: int) -> bool:
-        """Tell whether every group has less than this outstanding; no if that is not known."""
-        counts = [self.outstanding(group) for group in self._group_topics]
-        return all(count is not None and count < max_outstanding for count in counts)
+    def has_room(self, group: str, max_outstanding: int) -> bool:
+        """Tell whether a group has less than this outstanding; no if that is not known."""
+        count = self.outstanding(group)
+        return count is not None and count < max_outstanding
 
     def wait_until_measured(self, timeout_s: float) -> bool:
         """Wait for the first measurement; return whether there is one."""

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, Producer
 
 from messages.answer_codec import decode_answer
 from messages.batch_codec import decode_batch
-from messages.query import Query
+from messages.query import NO_PARAMETERS, Query, QueryParameters
 from messages.query_codec import encode_query
 from messages.task_event import TaskEvent
 from messages.task_event_codec import encode_task_event
@@ -21,7 +21,9 @@ from messages.topics import TopicNames
 from scheduler.service import SchedulerSettings, run_scheduler
 from scheduler.window import WindowLimits
 from tests.scheduler.stages import TASKS, revision
+from transport.backlog import Backlog
 from transport.errors import TopicConfigError
+from transport.groups import worker_group
 from transport.records import Headers
 from transport.settings import KafkaSettings
 from transport.topics import create_topics
@@ -47,7 +49,8 @@ class _Deployment:
         """Rows and answers seen, by query id."""
         self.refused: set[str] = set()
 
-    def start(self) -> None:
+    def start(self, max_outstanding_batches: int = 64) -> None:
+        self._max_outstanding_batches = max_outstanding_batches
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -71,9 +74,9 @@ class _Deployment:
         )
         self._producer.flush(LIMIT_S)
 
-    def ask(self, ids: list[str], task: str) -> None:
+    def ask(self, ids: list[str], task: str, parameters: QueryParameters = NO_PARAMETERS) -> None:
         for query_id in ids:
-            message = encode_query(Query(query_id, task, "hello world"))
+            message = encode_query(Query(query_id, task, "hello world", None, parameters))
             self._producer.produce(
                 self.topics.queries, message.value, query_id, headers=list(message.headers)
             )
@@ -107,7 +110,10 @@ class _Deployment:
                 topics=self.topics,
                 models_dir=self._models_dir,
                 slot="test",
-                settings=SchedulerSettings(window=WindowLimits(max_rows=50)),
+                settings=SchedulerSettings(
+                    window=WindowLimits(max_rows=50),
+                    max_outstanding_batches=self._max_outstanding_batches,
+                ),
                 health_file=None,
                 stop=self._stop,
             )
@@ -147,6 +153,31 @@ def test_queries_become_rows_once_over_a_restart_and_a_registration(
 
     assert set(deployment.settled.values()) == {1}
     assert len(deployment.refused) == asked  # "unknown", and the new task's but the last
+
+
+def test_a_large_pool_that_is_gone_does_not_hold_up_the_small_one(
+    deployment: _Deployment,
+) -> None:
+    """Far more than may be outstanding waits for level 1; queries of level 0 become batches."""
+    backlog = Backlog(
+        deployment.kafka,
+        {worker_group(deployment.topics.namespace, 1): deployment.topics.batches(1)},
+    )
+    backlog.start()
+    deployment.start(max_outstanding_batches=4)
+    for number in range(8):
+        deployment.ask([f"large{number}"], "banking77", QueryParameters(level=1))
+        deployment.read_until(partial(_holds, f"large{number}"))
+    limit = time.monotonic() + LIMIT_S
+    while (backlog.outstanding(worker_group(deployment.topics.namespace, 1)) or 0) < 8:
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    backlog.close()
+
+    deployment.ask(["small"], "banking77")
+    deployment.read_until(partial(_holds, "small"))
+
+    assert deployment.refused == set()
 
 
 def _holds(query_id: str, settled: Counter[str]) -> bool:

@@ -55,7 +55,7 @@ def pool(broker: str, namespace: str) -> Iterator[Pool]:
 def test_nothing_published_is_nothing_outstanding(pool: Pool) -> None:
     """A new pool may take work, though its group does not exist yet."""
     assert pool.backlog.outstanding(pool.group) == 0
-    assert pool.backlog.has_room(1)
+    assert pool.backlog.has_room(pool.group, 1)
 
 
 def test_unread_batches_are_outstanding(pool: Pool) -> None:
@@ -64,8 +64,8 @@ def test_unread_batches_are_outstanding(pool: Pool) -> None:
 
     eventually(lambda: pool.outstanding() >= 12, "twelve outstanding")
     assert pool.outstanding() <= 24
-    assert not pool.backlog.has_room(12)
-    assert pool.backlog.has_room(25)
+    assert not pool.backlog.has_room(pool.group, 12)
+    assert pool.backlog.has_room(pool.group, 25)
 
 
 def test_settled_batches_are_not_outstanding(pool: Pool) -> None:
@@ -75,7 +75,7 @@ def test_settled_batches_are_not_outstanding(pool: Pool) -> None:
     with Member(pool.backend, "a"):
         eventually(lambda: len(pool.backend.visible("out")) == 12, "twelve answers")
         eventually(lambda: pool.outstanding() == 0, "nothing outstanding")
-    assert pool.backlog.has_room(1)
+    assert pool.backlog.has_room(pool.group, 1)
 
 
 def test_aborted_batches_do_not_close_the_gate_for_ever(pool: Pool) -> None:
@@ -114,5 +114,5 @@ def test_unknown_is_not_room() -> None:
     backlog.start()
 
     assert backlog.outstanding("group") is None
-    assert not backlog.has_room(1_000_000)
+    assert not backlog.has_room("group", 1_000_000)
     backlog.close()
