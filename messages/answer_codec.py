@@ -136,7 +136,7 @@ def _read(value: bytes, headers: Headers) -> dict[str, Any]:
             content_type = header.decode("ascii", "replace")
     form = value_form(content_type)
     if form == "json":
-        return read_json(value)
+        return read_json(value, max_array_items=MAX_ARRAY_ITEMS)
     if form == "msgpack":
         return read_msgpack(value, max_array_items=MAX_ARRAY_ITEMS)
     raise MessageError(Reason.CONTENT_TYPE_UNSUPPORTED, "an answer is MessagePack or JSON")

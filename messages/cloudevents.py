@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 
 from messages.errors import MessageError, Reason
 from messages.headers import CLOUDEVENT_PREFIX, CONTENT_TYPE
-from messages.limits import MAX_HEADERS, MAX_HEADERS_BYTES
+from messages.limits import MAX_HEADERS, MAX_HEADERS_BYTES, MAX_QUERY_ARRAY_ITEMS
 from messages.origin import Origin
 from messages.strict_json import read_json, write_json
 
@@ -139,7 +139,7 @@ def open_structured(value: bytes) -> StructuredEvent:
     Raises:
         MessageError: It is not one.
     """
-    event = read_json(value)
+    event = read_json(value, max_array_items=MAX_QUERY_ARRAY_ITEMS)
     data = _data_of(event)
     attributes = {
         CLOUDEVENT_PREFIX + name: _attribute(name, attribute)

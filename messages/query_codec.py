@@ -161,7 +161,7 @@ def _read_fields(value: bytes, form: ValueForm) -> dict[str, Any]:
     if form == "msgpack":
         return read_msgpack(value, max_array_items=MAX_QUERY_ARRAY_ITEMS)
     if form == "json":
-        return read_json(value)
+        return read_json(value, max_array_items=MAX_QUERY_ARRAY_ITEMS)
     if form == "structured":
         raise MessageError(Reason.CONTENT_TYPE_UNSUPPORTED, "a CloudEvent within a CloudEvent")
     try:

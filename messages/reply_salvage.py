@@ -102,7 +102,7 @@ def _fields(value: bytes | None) -> dict[str, Any]:
         return {}
     try:
         if value.startswith(b"{"):
-            return read_json(value)
+            return read_json(value, max_array_items=MAX_QUERY_ARRAY_ITEMS)
         return read_msgpack(value, max_array_items=MAX_QUERY_ARRAY_ITEMS)
     except MessageError:
         return {}

@@ -22,8 +22,12 @@ def write_json(tree: object) -> bytes:
         raise MessageError(Reason.OUT_OF_RANGE, "a number is not finite") from error
 
 
-def read_json(data: bytes) -> dict[str, Any]:
+def read_json(data: bytes, *, max_array_items: int) -> dict[str, Any]:
     """The object that `data` holds as UTF-8 JSON.
+
+    Args:
+        data: A whole payload, its size already checked.
+        max_array_items: Longest array accepted.
 
     Raises:
         MessageError: `data` is anything else than exactly one JSON object.
@@ -45,7 +49,21 @@ def read_json(data: bytes) -> dict[str, Any]:
         raise MessageError(Reason.OUT_OF_RANGE, "an integer is too large") from error
     if not isinstance(tree, dict):
         raise MessageError(Reason.NOT_A_MAP, "the payload is not a JSON object")
+    if data.count(b",") >= max_array_items:  # so many commas stand in every array that is too long
+        _check_arrays(tree, max_array_items)
     return tree
+
+
+def _check_arrays(tree: object, max_items: int) -> None:
+    unseen = [tree]
+    while unseen:
+        value = unseen.pop()
+        if isinstance(value, dict):
+            unseen.extend(value.values())
+        elif isinstance(value, list):
+            if len(value) > max_items:
+                raise MessageError(Reason.TOO_MANY_ITEMS, "an array has too many items")
+            unseen.extend(value)
 
 
 def _refuse_constant(_text: str) -> NoReturn:

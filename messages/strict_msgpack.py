@@ -71,8 +71,10 @@ def build_map(pairs: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
     """A dict of `pairs`; shared with the JSON reader.
 
     Raises:
-        MessageError: A key is no string, or comes twice.
+        MessageError: There are too many, a key is no string, or a key comes twice.
     """
+    if len(pairs) > MAX_MAP_ITEMS:
+        raise MessageError(Reason.TOO_MANY_ITEMS, "a map has too many items")
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise MessageError(Reason.DUPLICATE_KEY, "a map has the same key twice")

@@ -88,7 +88,7 @@ def decode_task_event(value: bytes | None) -> TaskEvent:
         raise MessageError(Reason.EMPTY_PAYLOAD, "the record has no value")
     if len(value) > MAX_TASK_EVENT_BYTES:
         raise MessageError(Reason.PAYLOAD_TOO_LARGE, f"more than {MAX_TASK_EVENT_BYTES} bytes")
-    fields = validate_message(_TaskEventFields, read_json(value))
+    fields = validate_message(_TaskEventFields, read_json(value, max_array_items=MAX_ARRAY_ITEMS))
     revisions = tuple(_revision(fields.name, revision) for revision in fields.revisions)
     numbers = [revision.reference.revision for revision in revisions]
     if any(a >= b for a, b in pairwise(numbers)):

@@ -124,9 +124,38 @@ DECODING = [
         Reason.TOO_DEEP,
     ),
     Hostile(11, "too many empty arrays", packed(text=[[]] * 1_000), Reason.TOO_MANY_ITEMS),
-    Hostile(11, "the same in JSON", as_json(text=[[]] * 10_000), Reason.WRONG_TYPE, JSON_HEADERS),
+    Hostile(
+        11, "the same in JSON", as_json(text=[[]] * 10_000), Reason.TOO_MANY_ITEMS, JSON_HEADERS
+    ),
+    Hostile(
+        11,
+        "the same in an unknown field of a later minor",
+        as_json(v="1.7", extra={"a": [[]] * 1_000}),
+        Reason.TOO_MANY_ITEMS,
+        JSON_HEADERS,
+    ),
     Hostile(
         11, "too many fields", packed(**{f"f{n}": n for n in range(70)}), Reason.TOO_MANY_ITEMS
+    ),
+    Hostile(
+        11,
+        "15,000 unknown fields of a later minor",
+        packed(v="1.7", **{f"f{n}": n for n in range(15_000)}),
+        Reason.TOO_MANY_ITEMS,
+    ),
+    Hostile(
+        11,
+        "the same in JSON",
+        as_json(v="1.7", **{f"f{n}": n for n in range(15_000)}),
+        Reason.TOO_MANY_ITEMS,
+        JSON_HEADERS,
+    ),
+    Hostile(
+        11,
+        "65 fields in a map within",
+        as_json(v="1.7", parameters={f"f{n}": n for n in range(65)}),
+        Reason.TOO_MANY_ITEMS,
+        JSON_HEADERS,
     ),
     Hostile(12, "JSON said to be MessagePack", as_json(), Reason.BAD_ENCODING),
     Hostile(12, "MessagePack said to be JSON", packed(), Reason.INVALID_UTF8, JSON_HEADERS),
@@ -450,6 +479,11 @@ STRUCTURED = [
             "too many attributes",
             structured(**{f"a{n}": "b" for n in range(40)}),
             Reason.HEADERS_TOO_LARGE,
+        ),
+        (
+            "attributes beyond number",
+            structured(**{f"a{n}": "b" for n in range(70)}),
+            Reason.TOO_MANY_ITEMS,
         ),
         ("base64 and data", structured(data_base64="aGk="), Reason.UNKNOWN_FIELD),
         ("no base64", structured(data=None, data_base64="a!"), Reason.BAD_ENCODING),

@@ -73,3 +73,26 @@ def test_what_is_no_task_event_at_all_is_refused(value: bytes | None) -> None:
     """Nothing, an empty object, and more than a task event may have."""
     with pytest.raises(MessageError):
         decode_task_event(value)
+
+
+@pytest.mark.parametrize(("num_items", "is_accepted"), [(64, True), (65, False)])
+def test_json_maps_are_limited_as_those_of_messagepack(num_items: int, is_accepted: bool) -> None:
+    """An event of a later minor, too."""
+    aliases = {f"a{n}": 2 for n in range(num_items)}
+    value = write_json(_tree() | {"v": "1.7", "aliases": aliases})
+
+    if is_accepted:
+        assert len(decode_task_event(value).aliases) == num_items
+        return
+    with pytest.raises(MessageError) as caught:
+        decode_task_event(value)
+    assert caught.value.reason is Reason.TOO_MANY_ITEMS
+
+
+def test_json_arrays_are_limited_as_those_of_messagepack() -> None:
+    """In a place that the schema does not look at."""
+    value = write_json(_tree() | {"v": "1.7", "novelty": {"a": [0] * 65_537}})
+
+    with pytest.raises(MessageError) as caught:
+        decode_task_event(value)
+    assert caught.value.reason is Reason.TOO_MANY_ITEMS
