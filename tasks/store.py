@@ -10,7 +10,6 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from messages.task_event import TaskReference
@@ -34,14 +33,6 @@ _LOCK_FILE = ".lock"
 _STAGING_PREFIX = ".staging-"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
 _REVISION = re.compile(r"[1-9][0-9]{0,8}\Z")
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class StoredRevision:
-    """A revision that lies in the store; nothing of it was validated."""
-
-    name: str
-    revision: int
 
 
 class TaskStore:
@@ -96,46 +87,11 @@ class TaskStore:
             ChecksumMismatch: If its description is not the registered one.
             ArtifactError: One of its other subclasses, if it is not valid.
         """
-        return self._open_existing(reference.name, reference.revision, reference.digest)
-
-    def open_revision(self, name: str, revision: int) -> Artifact:
-        """Open a revision, whatever its digest.
-
-        Raises:
-            TaskNotInStore: If it is not there.
-            ArtifactError: One of its subclasses, if it is not valid.
-        """
-        return self._open_existing(name, revision, None)
-
-    def list(self) -> tuple[StoredRevision, ...]:
-        """Return what lies in the store, by name and revision.
-
-        Raises:
-            StoreUnusable: If the store cannot be read.
-        """
+        inner = _inner(reference.name, reference.revision)
         try:
-            names = [entry for entry in os.listdir(self.root) if _NAME.match(entry)]
-        except FileNotFoundError:
-            return ()
-        except OSError as error:
-            raise _unusable(self.root, error) from error
-        return tuple(
-            StoredRevision(name, revision)
-            for name in sorted(names)
-            for revision in self._revisions(name)
-        )
-
-    def remove(self, name: str, revision: int) -> None:
-        """Remove a revision. An artifact opened from it before cannot be loaded any more.
-
-        Raises:
-            TaskNotInStore: If it is not there.
-            StoreUnusable: If the store cannot be written.
-        """
-        with self._locked():
-            if revision not in self._revisions(name):
-                raise _not_in_store(self.root, name, revision)
-            self._move_away(name, revision)
+            return open_artifact(self.root, inner, expected_digest=reference.digest)
+        except ArtifactMissing as error:
+            raise _not_in_store(self.root, reference.name, reference.revision) from error
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -175,12 +131,6 @@ class TaskStore:
     def _move_away(self, name: str, revision: int) -> None:
         with staging_folder(self.root, _STAGING_PREFIX) as trash:
             self.root.joinpath(*_inner(name, revision)).rename(trash / "removed")
-
-    def _open_existing(self, name: str, revision: int, digest: str | None) -> Artifact:
-        try:
-            return open_artifact(self.root, _inner(name, revision), expected_digest=digest)
-        except ArtifactMissing as error:
-            raise _not_in_store(self.root, name, revision) from error
 
     def _open(self, name: str, revision: int) -> Artifact | None:
         """Open a revision; None where it is absent or its description cannot be read."""

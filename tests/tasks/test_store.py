@@ -5,6 +5,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from tasks.errors import (
     TaskNotInStore,
 )
 from tasks.registry import revision_of
-from tasks.store import StoredRevision, TaskStore, with_revision
+from tasks.store import TaskStore, with_revision
 from tests.tasks.artifacts import SHAPE, SHAPES, trained_level, write
 
 WEIGHTS = "level-0.safetensors"
@@ -49,7 +50,13 @@ def source(tmp_path: Path, seed: int = 0, name: str = "weather") -> Path:
 
 def numbers(store: TaskStore) -> list[int]:
     """Return the revisions of `weather` in the store."""
-    return [found.revision for found in store.list()]
+    return sorted(int(path.name) for path in (store.root / "weather").glob("*"))
+
+
+def remove(store: TaskStore, revision: int) -> None:
+    """Take a revision of `weather` away as an operator does who clears up."""
+    (store.root / "weather" / str(revision)).rename(store.root / ".removed")
+    shutil.rmtree(store.root / ".removed")
 
 
 def test_an_added_task_is_opened_by_its_reference(store: TaskStore, tmp_path: Path) -> None:
@@ -70,7 +77,7 @@ def test_new_content_is_the_next_revision(store: TaskStore, tmp_path: Path) -> N
     revisions = [
         store.add(source(tmp_path, seed), SHAPES).description.revision for seed in range(3)
     ]
-    store.remove("weather", 2)
+    remove(store, 2)
 
     again = store.add(source(tmp_path, 9), SHAPES)
 
@@ -150,7 +157,6 @@ def test_an_invalid_artifact_leaves_no_trace(store: TaskStore, tmp_path: Path) -
     with pytest.raises(NonFiniteWeights):
         store.add(bad, SHAPES)
 
-    assert store.list() == ()
     assert [path.name for path in store.root.iterdir()] == [".lock"]
     assert store.add(source(tmp_path, 1), SHAPES).description.revision == 1
 
@@ -166,7 +172,7 @@ def test_an_unknown_backbone_is_refused(store: TaskStore, tmp_path: Path) -> Non
     """Nothing that cannot be checked is stored."""
     with pytest.raises(BackboneUnknown):
         store.add(source(tmp_path), {})
-    assert store.list() == ()
+    assert numbers(store) == []
 
 
 def test_other_files_of_the_folder_are_not_copied(store: TaskStore, tmp_path: Path) -> None:
@@ -224,16 +230,12 @@ def test_links_in_the_store_are_not_followed(store: TaskStore, tmp_path: Path) -
 def test_what_is_not_there_is_told(store: TaskStore, tmp_path: Path) -> None:
     """In an empty store, and where the task has other revisions."""
     with pytest.raises(TaskNotInStore, match="petstream tasks add"):
-        store.open_revision("weather", 1)
-    with pytest.raises(TaskNotInStore):
-        store.remove("weather", 1)
+        store.open(TaskReference("weather", 1, "sha256:" + "0" * 64))
 
     store.add(source(tmp_path), SHAPES)
 
     with pytest.raises(TaskNotInStore, match="weather revision 2"):
-        store.open_revision("weather", 2)
-    with pytest.raises(TaskNotInStore):
-        store.remove("weather", 2)
+        store.open(TaskReference("weather", 2, "sha256:" + "0" * 64))
 
 
 def test_an_unusable_folder_is_told(tmp_path: Path) -> None:
@@ -242,24 +244,17 @@ def test_an_unusable_folder_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(StoreUnusable, match="PETSTREAM_TASKS_DIR"):
         TaskStore(tmp_path / "file").add(source(tmp_path), SHAPES)
-    with pytest.raises(StoreUnusable, match="PETSTREAM_TASKS_DIR"):
-        TaskStore(tmp_path / "file").list()
 
 
-def test_the_list_is_sorted_and_shows_tasks_only(store: TaskStore, tmp_path: Path) -> None:
-    """Numerically, not as text; files and folders of others are passed over."""
-    for name in ("zebra", "ape"):
-        store.add(source(tmp_path, name=name), SHAPES)
-    for seed in range(1, 11):
-        store.add(source(tmp_path, seed, name="ape"), SHAPES)
+def test_what_else_lies_in_the_store_is_passed_over(store: TaskStore, tmp_path: Path) -> None:
+    """Revisions count as numbers, not as text; files and folders of others are no revisions."""
+    for seed in range(10):
+        store.add(source(tmp_path, seed), SHAPES)
     (store.root / "notes.txt").write_text("mine")
-    (store.root / "ape" / "latest").mkdir()
-    (store.root / "ape" / "012").mkdir()
-    (store.root / "Backup").mkdir()
+    (store.root / "weather" / "latest").mkdir()
+    (store.root / "weather" / "099").mkdir()
 
-    found = store.list()
-
-    assert found == (*(StoredRevision("ape", n) for n in range(1, 12)), StoredRevision("zebra", 1))
+    assert store.add(source(tmp_path, 10), SHAPES).description.revision == 11
 
 
 def test_a_removed_revision_is_gone_and_its_readers_are_told(
@@ -268,11 +263,12 @@ def test_a_removed_revision_is_gone_and_its_readers_are_told(
     """An artifact opened before does not load something else."""
     added = store.add(source(tmp_path), SHAPES)
 
-    store.remove("weather", 1)
+    remove(store, 1)
 
     with pytest.raises(ArtifactMissing):
         added.load_level(0, SHAPE)
-    assert store.list() == ()
+    with pytest.raises(TaskNotInStore):
+        store.open(revision_of(added).reference)
 
 
 def test_a_crashed_writer_leaves_nothing_behind(store: TaskStore, tmp_path: Path) -> None:
@@ -291,7 +287,7 @@ def test_a_crashed_writer_leaves_nothing_behind(store: TaskStore, tmp_path: Path
     killed = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2])
     assert killed.returncode == -signal.SIGKILL
     assert [path.name for path in store.root.glob(".staging-*/task.json")] == ["task.json"]
-    assert store.list() == ()
+    assert numbers(store) == []
 
     added = store.add(source(tmp_path), SHAPES)
 
@@ -323,13 +319,13 @@ def test_many_processes_add_at_once(store: TaskStore, tmp_path: Path) -> None:
     assert all(found == by_folder[0] for found in by_folder)
     assert sorted(by_folder[0].values()) == [1, 2, 3, 4, 5, 6]
     for folder, number in by_folder[0].items():
-        artifact: Artifact = store.open_revision("weather", number)
+        artifact: Artifact = open_artifact(store.root, ("weather", str(number)))
         artifact.validate(SHAPES)
         assert artifact.description.levels == open_artifact(folder).description.levels
 
 
 def test_readers_never_see_half_a_revision(store: TaskStore, tmp_path: Path) -> None:
-    """Whatever is listed loads or is gone, while another thread adds and removes."""
+    """Whatever is there loads or is gone, while another thread adds and removes."""
     folders = [source(tmp_path, seed) for seed in range(4)]
     enough = threading.Event()
     problems: list[Exception] = []
@@ -339,7 +335,7 @@ def test_readers_never_see_half_a_revision(store: TaskStore, tmp_path: Path) -> 
             while not enough.is_set():
                 for folder in folders:
                     added = store.add(folder, SHAPES)
-                    store.remove("weather", added.description.revision)
+                    remove(store, added.description.revision)
         except Exception as error:  # noqa: BLE001 - reported by the main thread
             problems.append(error)
 
@@ -347,9 +343,9 @@ def test_readers_never_see_half_a_revision(store: TaskStore, tmp_path: Path) -> 
     writer.start()
     num_loaded = 0
     while num_loaded < 20 and writer.is_alive():
-        for found in store.list():
-            with contextlib.suppress(TaskNotInStore, ArtifactMissing):  # removed meanwhile
-                store.open_revision(found.name, found.revision).validate(SHAPES)
+        for number in numbers(store):
+            with contextlib.suppress(ArtifactMissing):  # removed meanwhile
+                open_artifact(store.root, ("weather", str(number))).validate(SHAPES)
                 num_loaded += 1
     enough.set()
     writer.join()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from messages.answer_codec import decode_answer
@@ -21,7 +22,9 @@ from messages.reply import ReplyAddress
 from messages.result import Result
 from messages.task_event import TaskReference
 from messages.topics import TopicNames
+from tasks.artifact import open_artifact
 from tasks.artifact_writer import TrainedLevel, write_artifact
+from tasks.backbone_shape import BackboneShape
 from tasks.description import BackboneReference
 from tasks.pets.bitfit import BitFit
 from tasks.store import TaskStore
@@ -48,7 +51,7 @@ class Bench:
         self.engine = engine = Engine(Backbone.load(folder), threads=1)
         self.backbone_name = folder.name
         self.references = {
-            name: TaskReference(name, 1, store.open_revision(name, 1).digest)
+            name: TaskReference(name, 1, open_artifact(store.root, (name, "1")).digest)
             for name in ("sms_spam", "clinc150")
         }
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -272,6 +275,85 @@ def test_a_row_whose_carried_output_does_not_fit_costs_no_other(
     assert second.labels == ("spam",)
 
 
+@pytest.fixture(scope="module")
+def tagger(
+    store: TaskStore, small: Bench, large: Bench, tmp_path_factory: pytest.TempPathFactory
+) -> TaskReference:
+    """A tagging task of both levels, with random heads and an unfitted cascade."""
+    folder = tmp_path_factory.mktemp("tagger") / "tagger"
+    pet = BitFit()
+    shapes = {bench.backbone_name: bench.engine.backbone.shape for bench in (small, large)}
+    levels = [
+        TrainedLevel(
+            level=bench.level,
+            backbone=BackboneReference(
+                name=bench.backbone_name, digest=bench.engine.backbone.digest
+            ),
+            shape=shapes[bench.backbone_name],
+            pet=pet,
+            pooling="none",
+            max_tokens=128,
+            head_weight=np.random.default_rng(bench.level).normal(
+                size=(3, shapes[bench.backbone_name].hidden_size)
+            ),
+            head_bias=np.zeros(3),
+            tensors=zeros(pet, shapes[bench.backbone_name]),
+        )
+        for bench in (small, large)
+    ]
+    write_artifact(
+        folder,
+        name="tagger",
+        kind="tagging",
+        labels=("O", "B-thing", "I-thing"),
+        takes_pair=False,
+        source="",
+        licence="",
+        levels=levels,
+    )
+    return TaskReference("tagger", 1, store.add(folder, shapes).digest)
+
+
+def test_a_tagging_row_goes_on_without_scores_of_tokens(
+    small: Bench, tagger: TaskReference
+) -> None:
+    """No level ensembles with them, and a long row's exceed what an escalation may be."""
+    (record,) = small.run(small.batch([small.row(HAM)], tagger))
+
+    carried = decode_escalation(record.value).small_output
+    assert len(carried.scores) == 4
+    assert 0 < carried.confidence < 1
+
+
+def test_a_tagging_row_is_answered_with_spans_of_whole_words(
+    large: Bench, tagger: TaskReference
+) -> None:
+    """At characters of the text, punctuation included; a neighbour with foreign tokens fails."""
+    carried = SmallLevelOutput(0, 4 * b"\0", 0.5, "b0")
+    rows = [replace(large.row(SPAM, offset=n), small_output=carried) for n in (1, 2)]
+    rows[1] = replace(rows[1], text=HAM)
+
+    first, second = answers(large.run(large.batch(rows, tagger)))
+
+    assert isinstance(first, Result)
+    assert first.tags
+    edges = {0, len(SPAM), *(i for i, c in enumerate(SPAM) if c == " ")}
+    assert all(
+        label == "thing" and end in edges and (start == 0 or start - 1 in edges)
+        for start, end, label in first.tags
+    )
+    assert isinstance(second, ErrorAnswer)
+    assert second.reason is Reason.MODEL_FAILED
+
+
+def zeros(pet: BitFit, shape: BackboneShape) -> dict[str, NDArray[np.float32]]:
+    """Tensors of a PET that changes nothing."""
+    return {
+        name: np.zeros([size or 0 for size in spec.shape], np.float32)
+        for name, spec in pet.tensor_specs(shape).items()
+    }
+
+
 def test_an_answer_that_its_topic_would_not_take_is_refused(
     small: Bench, store: TaskStore, tmp_path: Path
 ) -> None:
@@ -288,10 +370,7 @@ def test_an_answer_that_its_topic_would_not_take_is_refused(
         max_tokens=128,
         head_weight=np.zeros((many, shape.hidden_size)),
         head_bias=np.zeros(many),
-        tensors={
-            name: np.zeros([size or 0 for size in spec.shape], np.float32)
-            for name, spec in pet.tensor_specs(shape).items()
-        },
+        tensors=zeros(pet, shape),
     )
     write_artifact(
         tmp_path / "wide",

@@ -1,5 +1,6 @@
 """Tasks in memory: loaded once, counted, evicted when idle and never when in use."""
 
+import shutil
 import sys
 import threading
 import time
@@ -284,7 +285,7 @@ def test_a_task_that_failed_can_be_had_when_it_comes(
 ) -> None:
     """An error is not remembered."""
     reference = add_task(store, small_engine, "weather")
-    store.remove("weather", reference.revision)
+    shutil.rmtree(store.root / "weather" / str(reference.revision))
     with pytest.raises(TaskNotInStore):
         use(manager, reference)
     assert add_task(store, small_engine, "weather") == reference
