@@ -23,7 +23,7 @@ from transport.embedded_broker.errors import (
 )
 from transport.embedded_broker.health import ClusterHealth, ask_health
 from transport.embedded_broker.jars import Progress, default_cache_dir, ensure_jars
-from transport.embedded_broker.java import JavaChoice, find_java
+from transport.embedded_broker.java import QUICK_START_FLAGS, JavaChoice, find_java
 from transport.embedded_broker.process import JavaProcess
 from transport.embedded_broker.server_config import format_properties, server_properties
 from transport.embedded_broker.storage import format_storage
@@ -35,6 +35,7 @@ _PORT_ATTEMPTS = 3
 _JVM_FLAGS = [
     "-Xmx512m",
     "-Xms256m",
+    *QUICK_START_FLAGS,
     "-XX:+ExitOnOutOfMemoryError",
     "-Djava.awt.headless=true",
     # zstd and lz4 load native code; without the flag Java 24 and later warn about it.

@@ -6,6 +6,7 @@ from base64 import urlsafe_b64encode
 from pathlib import Path
 
 from transport.embedded_broker.errors import BrokerFailedError
+from transport.embedded_broker.java import QUICK_START_FLAGS
 from transport.embedded_broker.log_file import telling_line
 
 _FORMAT_TIMEOUT_S = 60.0
@@ -40,7 +41,7 @@ def format_storage(
     ]
     command: list[str | Path] = [
         java,
-        "-Xshare:auto",
+        *QUICK_START_FLAGS,
         "-cp",
         class_path,
         "kafka.tools.StorageTool",
