@@ -22,7 +22,8 @@ class Result:
     """Calibrated probability of each of `labels`."""
     value: float | None = None
     tags: tuple[tuple[int, int, str], ...] | None = None
-    """Tagging: (first character, end character, label) for each tagged word."""
+    """Tagging: (first character, end character, label) for each tagged span of words. Words that
+    were cut off with the end of a long text have no tag."""
     kept_tokens: int = 0
     """Tokens that the answering level saw, special tokens included."""
     timings_ms: tuple[tuple[str, float], ...] = ()

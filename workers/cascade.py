@@ -26,7 +26,7 @@ class LevelOutput:
     """The calibrated output of one level for one row, ensembled with the level before."""
 
     scores: Scores
-    """`[num_labels]`; regression `[1]`; tagging `[num_tokens, num_labels]`."""
+    """`[num_labels]`; regression `[1]`; tagging `[num_words, num_labels]`."""
     confidence: float
     """In [0, 1]; 0 for a regression, which has no calibrated confidence yet."""
 
@@ -38,12 +38,13 @@ def judge(
 
     The weights are the levels' accuracies on the calibration rows. Without a fitted cascade there
     is nothing to weigh by, and the larger level speaks alone. A tagging task is not ensembled:
-    its levels may cut words into different tokens.
+    its levels may see different words, where one cuts the row earlier.
 
     Args:
         task: The row's task.
         level: The level that computed `logits`.
-        logits: As the engine gives them, float32.
+        logits: As the engine gives them, float32; of a tagging task only those of the tokens that
+            speak for words (`tasks.word_tokens`), as it was calibrated on.
         small_output: What an escalated row carries.
 
     Raises:

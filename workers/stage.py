@@ -24,13 +24,15 @@ from messages.limits import MAX_ANSWER_BYTES, MAX_ESCALATION_BYTES
 from messages.result import Result
 from messages.task_event import TaskReference
 from messages.topics import TopicNames
+from tasks.description import TaskDescription
 from tasks.errors import TaskError
+from tasks.word_tokens import WordToken
 from transport.dead_letters import dead_letter
 from transport.records import OutgoingRecord, Record
 from workers.answers import Answer, answer
 from workers.cascade import LevelOutput, judge, next_level
 from workers.engine import Engine, EngineRow
-from workers.tagging import WordTagger
+from workers.tagging import WordFinder, bio_spans
 from workers.task_manager import LoadedTask, TaskManager
 
 logger = logging.getLogger(__name__)
@@ -71,7 +73,7 @@ class WorkerStage:
         self._level = level
         self._engine = engine
         self._tasks = tasks
-        self._tagger = WordTagger(backbone_folder)
+        self._word_finder = WordFinder(backbone_folder)
         self._topics = topics
         self._wall_clock_s = wall_clock_s
 
@@ -153,8 +155,7 @@ class WorkerStage:
                 elif isinstance(task, TaskError):
                     outcomes[place] = refused[batch.tasks[row.task_index]]
                 else:
-                    token_ids = np.frombuffer(row.token_ids, dtype="<u4").astype(np.int64)
-                    runnable[place] = EngineRow(task, token_ids)
+                    runnable[place] = EngineRow(task, _token_ids(row))
         return outcomes | self._run(runnable)
 
     def _run(self, rows: dict[_Place, EngineRow]) -> dict[_Place, Logits | _Refusal]:
@@ -222,14 +223,18 @@ class WorkerStage:
         logits: Logits,
         timings_ms: tuple[tuple[str, float], ...],
     ) -> OutgoingRecord:
+        words: list[WordToken] = []
+        if task.description.kind == "tagging":
+            words = self._word_finder.words(row.text, row.text_pair, _token_ids(row))
+            logits = logits[np.array([word.token for word in words], dtype=np.intp)]
         output = judge(task.description, self._level, logits, row.small_output)
         onward = next_level(task.description, self._level, output, row.parameters)
         if onward is not None:
-            return self._escalate(batch, row, output, onward, timings_ms)
+            return self._escalate(batch, row, task.description, output, onward, timings_ms)
         given = Answer()
         tags = None
         if task.description.kind == "tagging":
-            tags = self._tagger.spans(row.text, output.scores, task.description.labels)
+            tags = bio_spans(words, output.scores, task.description.labels)
         else:
             given = answer(task.description, output.scores, row.parameters)
         reference = batch.tasks[row.task_index]
@@ -256,10 +261,14 @@ class WorkerStage:
         self,
         batch: Batch,
         row: BatchRow,
+        task: TaskDescription,
         output: LevelOutput,
         onward: int,
         timings_ms: tuple[tuple[str, float], ...],
     ) -> OutgoingRecord:
+        # The next level's tokens may be others, so it does not ensemble with scores of words: of
+        # those the confidence goes along, since the message wants a number.
+        carried = np.float32(output.confidence) if task.kind == "tagging" else output.scores
         escalation = Escalation(
             origin=row.origin,
             query_id=row.query_id,
@@ -277,7 +286,7 @@ class WorkerStage:
             timings_ms=timings_ms,
             small_output=SmallLevelOutput(
                 level=self._level,
-                scores=np.ascontiguousarray(output.scores, dtype="<f4").tobytes(),
+                scores=np.ascontiguousarray(carried, dtype="<f4").tobytes(),
                 confidence=output.confidence,
                 batch_id=batch.batch_id,
             ),
@@ -338,6 +347,10 @@ class WorkerStage:
             key=row.reply.key,
             headers=encoded.headers,
         )
+
+
+def _token_ids(row: BatchRow) -> NDArray[np.int64]:
+    return np.frombuffer(row.token_ids, dtype="<u4").astype(np.int64)
 
 
 _FRAMING_BYTES = 1_024

@@ -1,4 +1,4 @@
-"""From per-token scores to tagged spans of the text (BIO labels)."""
+"""Tagging at serving: which tokens speak for the words of a row, and spans from BIO labels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,47 +8,66 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from tasks.word_tokens import WordToken, word_tokens
+
 Scores: TypeAlias = NDArray[np.float32]
 Span: TypeAlias = tuple[int, int, str]
 
 
-class WordTagger:
-    """Reads tags off the first token of each word, as is usual for BERT taggers (BERT, 5.3)."""
+class WordFinder:
+    """Finds the words of rows. Used from one thread: its truncation is set row by row."""
 
     def __init__(self, backbone_folder: Path) -> None:
         self._tokenizer = Tokenizer.from_file(str(backbone_folder / "tokenizer.json"))
         self._tokenizer.encode_special_tokens = True
-        self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 
-    def spans(self, text: str, scores: Scores, labels: Sequence[str]) -> tuple[Span, ...]:
-        """Return (first character, end character, label) for each tagged span, in text order.
+    def words(
+        self, text: str, text_pair: str | None, token_ids: NDArray[np.int64]
+    ) -> list[WordToken]:
+        """Return the words of a row that it has a token of; of a pair, those of the first text.
 
         Args:
-            text: The text that was tokenised.
-            scores: `[num_tokens, num_labels]`, special tokens included; fewer tokens than the
-                text has where it was truncated.
-            labels: BIO labels; `O` marks a word without a tag.
+            text: The row's text.
+            text_pair: Its second text, if any.
+            token_ids: What the text, and its pair, were cut into and down to.
+
+        Raises:
+            ValueError: If this tokenizer does not cut them into these tokens.
         """
-        encoding = self._tokenizer.encode(text)
-        spans: list[Span] = []
-        open_label: str | None = None
-        seen_word = -1
-        for token in range(min(len(scores), len(encoding.ids))):
-            word = encoding.word_ids[token]
-            if word is None or word == seen_word:
-                continue
-            seen_word = word
-            span = encoding.word_to_chars(word)
-            assert span is not None
-            start, end = span
-            label = labels[int(scores[token].argmax())]
-            prefix, _, name = label.partition("-")
-            if label == "O":
-                open_label = None
-            elif prefix == "I" and open_label == name:
-                spans[-1] = (spans[-1][0], end, name)
-            else:
-                open_label = name or label
-                spans.append((start, end, open_label))
-        return tuple(spans)
+        # A row that was not cut is not cut by its own length either.
+        self._tokenizer.enable_truncation(len(token_ids), strategy="longest_first")
+        encoding = self._tokenizer.encode(text, text_pair)
+        if encoding.ids != token_ids.tolist():
+            raise ValueError("the row's tokens are not those of its text")
+        return word_tokens(text, encoding.offsets, encoding.sequence_ids)
+
+
+def bio_spans(
+    words: Sequence[WordToken], scores: Scores, labels: Sequence[str]
+) -> tuple[Span, ...]:
+    """Return (first character, end character, label) for each tagged span, in text order.
+
+    `B-x` opens a span and `I-x` goes on with one of x, or opens one where there is none. A label
+    without a prefix is a span of one word; `O` is none.
+
+    Args:
+        words: In text order.
+        scores: `[num_words, num_labels]`.
+        labels: BIO labels.
+    """
+    spans: list[Span] = []
+    open_name: str | None = None
+    previous = -1
+    for word, index in zip(words, scores.argmax(axis=-1).tolist(), strict=True):
+        label = labels[index]
+        prefix, _, name = label.partition("-")
+        if label == "O":
+            open_name = None
+        elif prefix == "I" and open_name == name and previous == word.number - 1:
+            spans[-1] = (spans[-1][0], word.end, name)
+        else:
+            open_name = name or label
+            spans.append((word.start, word.end, open_name))
+        previous = word.number
+    return tuple(spans)

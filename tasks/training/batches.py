@@ -10,9 +10,10 @@ from torch import Tensor
 
 from tasks.training.errors import BadRows
 from tasks.training.rows import LabelledRows
+from tasks.word_tokens import word_tokens
 
 IGNORED = -100
-"""Target of a token that has no label: special tokens and all but the first token of a word."""
+"""Target of a token that speaks for no word (`tasks.word_tokens`)."""
 # A oneDNN kernel is built for each new shape: rounded lengths keep them few.
 _LENGTH_STEP = 4
 # Batches are sorted by length within so many of them, so that rows still mix.
@@ -77,29 +78,12 @@ def encode_rows(
         elif rows.kind == "multi_label":
             target = tuple(float(label in row.labels) for label in labels)
         else:
-            tags = [index_of[label] for label in row.labels]
-            target = _token_targets(row.text, tags, encoding.offsets, encoding.sequence_ids)
+            tags = [IGNORED] * len(encoding.ids)
+            for word in word_tokens(row.text, encoding.offsets, encoding.sequence_ids):
+                tags[word.token] = index_of[row.labels[word.number]]
+            target = tuple(map(float, tags))
         encoded.append(EncodedRow(tuple(encoding.ids), tuple(encoding.type_ids), target))
     return encoded
-
-
-def _token_targets(
-    text: str,
-    tags: list[int],
-    offsets: Sequence[tuple[int, int]],
-    sequence_ids: Sequence[int | None],
-) -> tuple[float, ...]:
-    # A word is what stands between spaces; its tag belongs to the token it starts with.
-    starts: dict[int, int] = {}
-    position = 0
-    for word, tag in zip(text.split(), tags, strict=True):
-        position = text.index(word, position)
-        starts[position] = tag
-        position += len(word)
-    return tuple(
-        float(starts.pop(start, IGNORED)) if sequence == 0 else float(IGNORED)
-        for (start, _), sequence in zip(offsets, sequence_ids, strict=True)
-    )
 
 
 def plain_batches(rows: Sequence[EncodedRow], kind: str, rows_per_batch: int) -> Iterator[Batch]:

@@ -21,7 +21,7 @@ def make_task(
             "level": level,
             "backbone": {"name": "minilm-l3", "digest": digest},
             "pet": {"kind": "bitfit"},
-            "pooling": "mean",
+            "pooling": "none" if kind == "tagging" else "mean",
             "max_tokens": 64,
             "file": f"level-{level}.safetensors",
             "sha256": 64 * "0",
