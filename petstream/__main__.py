@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import typer
-from pydantic import ValidationError
 
 
 class _Command(NamedTuple):
@@ -77,19 +76,25 @@ def _summary_only() -> None:
     """Stand for a command that is not called."""
 
 
-def main() -> None:
-    """Run the command line; errors are one line unless `--debug` or `PETSTREAM_DEBUG=1`."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors are one line unless `--debug` or `PETSTREAM_DEBUG=1`.
+
+    Args:
+        arguments: By default those of this process.
+
+    Raises:
+        SystemExit: Always, with the exit code.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        build_app(sys.argv[1:])()
-    except ValidationError as error:
-        if os.environ.get("PETSTREAM_DEBUG"):
-            raise
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        _exit_with(f"bad setting {where}: {first['msg']}", 2)
+        build_app(arguments)(arguments)
     except Exception as error:
         if os.environ.get("PETSTREAM_DEBUG"):
             raise
+        from petstream.settings import BadSettings  # by now it is imported, if it was raised
+
+        if isinstance(error, BadSettings):
+            _exit_with(str(error), 2)
         _exit_with(f"{type(error).__name__}: {error}", 1)
 
 

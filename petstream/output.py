@@ -27,6 +27,11 @@ def fail(message: str, *, code: int = 1) -> NoReturn:
     raise typer.Exit(code)
 
 
+def warn(message: str) -> None:
+    """Say in one line, on standard error, what is odd but no error."""
+    print(f"petstream: warning: {message}", file=sys.stderr)  # noqa: T201 - as in `fail`
+
+
 def print_json(document: Any) -> None:  # noqa: ANN401 - whatever json can print
     """Print one JSON document on standard output."""
     sys.stdout.write(json_text(document) + "\n")

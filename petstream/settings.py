@@ -6,17 +6,37 @@ commands themselves with `Settings.with_flags`.
 
 import json
 import os
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
+
+from petstream.output import warn
+
+FILE = "petstream.toml"
+
+_NO_SETTINGS = {
+    "PETSTREAM_DATA",
+    "PETSTREAM_DEBUG",
+    "PETSTREAM_DEMO_QUERIES",
+    "PETSTREAM_EXAMPLES_DIR",
+    "PETSTREAM_KAFKA_PORT",
+}
+"""Variables of ours that others than this module read."""
+
+
+class BadSettings(ValueError):
+    """Settings that cannot be used; the message is one line that names the setting."""
 
 
 class Settings(BaseSettings):
@@ -24,7 +44,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="PETSTREAM_",
-        toml_file="petstream.toml",
+        toml_file=FILE,
         extra="forbid",
         frozen=True,
         populate_by_name=True,
@@ -32,6 +52,7 @@ class Settings(BaseSettings):
 
     bootstrap_servers: str | None = Field(
         default=None,
+        min_length=1,
         validation_alias=AliasChoices("PETSTREAM_BOOTSTRAP_SERVERS", "KAFKA_BOOTSTRAP_SERVERS"),
     )
     """None: the embedded broker, where it runs."""
@@ -45,8 +66,17 @@ class Settings(BaseSettings):
     """Further client settings (security, for example); checked against an allow-list."""
 
     def with_flags(self, **flags: Any) -> "Settings":  # noqa: ANN401 - one per field
-        """Lay the flags that were given (not None) over these settings."""
-        return self.model_copy(update={k: v for k, v in flags.items() if v is not None})
+        """Lay the flags that were given (not None) over these settings.
+
+        Raises:
+            BadSettings: If a flag's value is bad.
+        """
+        given = {name: value for name, value in flags.items() if value is not None}
+        try:
+            checked = type(self)(**{**dict(self), **given})
+        except ValidationError as error:
+            raise BadSettings(_first_of(error)) from error
+        return self.model_copy(update={name: getattr(checked, name) for name in given})
 
     def environment(self) -> dict[str, str]:
         """Return this process's environment with these settings in it, for a child process."""
@@ -76,9 +106,37 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the settings of this process.
+    """Read the settings of this process, and warn of variables that look like some but are none.
 
     Raises:
-        pydantic.ValidationError: If a value or an unknown key of the file is bad.
+        BadSettings: If a value is bad, a key of the file is unknown or the file is no TOML.
     """
-    return Settings()
+    for name in unknown_variables(os.environ):
+        warn(f"{name} is no setting and is not used; `docs/running.md` lists them")
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise BadSettings(_first_of(error)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSettings(f"{FILE} is no TOML: {error}") from error
+    except OSError as error:
+        raise BadSettings(f"{FILE} cannot be read: {error.strerror}") from error
+    except SettingsError as error:
+        # Raised for a variable whose value is not the JSON that its field needs.
+        fields = (name for name in Settings.model_fields if f'"{name}"' in str(error))
+        variable = f"PETSTREAM_{next(fields).upper()}"
+        raise BadSettings(f"{variable} is no JSON: {error.__cause__}") from error
+
+
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """Return the names that begin as settings do and are none, most likely misspelt."""
+    known = {f"PETSTREAM_{name.upper()}" for name in Settings.model_fields} | _NO_SETTINGS
+    return sorted(name for name in names if name.startswith("PETSTREAM_") and name not in known)
+
+
+def _first_of(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    # Under an alias the setting is the same.
+    name = "bootstrap_servers" if where.endswith("BOOTSTRAP_SERVERS") else where
+    return f"bad setting {name}: {first['msg']}"

@@ -11,7 +11,7 @@ from messages.topics import TopicNames
 from petstream.demo_report import DemoReport, as_json, as_table, make_report
 from petstream.demo_run import SETTLE_S, Exchange, TerminalRecords, send_and_wait
 from petstream.demo_samples import DemoTask, Sample, draw_samples, load_demo_tasks
-from petstream.kafka_connection import kafka_settings
+from petstream.kafka_connection import broker_settings, kafka_settings
 from petstream.output import console, error_console, fail, print_json
 from petstream.settings import Settings, load_settings
 from producers.answer_log import AnswerLog
@@ -47,13 +47,17 @@ def demo(
 
     Example: petstream demo --queries 2000 --json
     """
-    settings = load_settings().with_flags(bootstrap_servers=bootstrap_servers, namespace=namespace)
     tasks = load_demo_tasks()
     if attach:
+        settings = broker_settings(bootstrap_servers, namespace)
         kafka = kafka_settings(settings)
         report = _ask(settings, tasks, queries, ask_version(kafka.bootstrap_servers))
     else:
         from petstream.deployment import serve_for_a_while
+
+        settings = load_settings().with_flags(
+            bootstrap_servers=bootstrap_servers, namespace=namespace
+        )
 
         with serve_for_a_while(settings, [task.folder for task in tasks]) as (
             served,

@@ -6,11 +6,11 @@ from pathlib import Path
 import typer
 
 from messages.topics import TopicNames
-from petstream.kafka_connection import kafka_settings
+from petstream.kafka_connection import broker_settings, kafka_settings
 from petstream.lifetime import stop_event, stop_when_orphaned
 from petstream.output import fail
 from petstream.service_log import log_to_stderr
-from petstream.settings import Settings, load_settings
+from petstream.settings import Settings
 from scheduler.cost_model import CostModel
 from scheduler.planning import PlanLimits
 from scheduler.policies.catalogue import DEFAULT_POLICY, POLICIES
@@ -62,7 +62,7 @@ def scheduler(
     Example: petstream scheduler --bootstrap-servers localhost:9092 --window-ms 10
     """
     log_to_stderr()
-    settings = load_settings().with_flags(bootstrap_servers=bootstrap_servers, namespace=namespace)
+    settings = broker_settings(bootstrap_servers, namespace)
     if policy not in POLICIES:
         fail(f"no policy {policy!r}; there are {', '.join(POLICIES)}", code=2)
     scheduler_settings = SchedulerSettings(

@@ -6,9 +6,8 @@ import typer
 from rich.table import Table
 
 from messages.topics import TopicNames
-from petstream.kafka_connection import kafka_settings
+from petstream.kafka_connection import broker_settings, kafka_settings
 from petstream.output import console, fail, print_json
-from petstream.settings import Settings, load_settings
 from transport.topics import create_topics, find_differences, topic_specs
 
 app = typer.Typer(no_args_is_help=True, help="Create and verify the topics of a namespace.")
@@ -36,7 +35,7 @@ def create(
 
     Example: petstream topics create --namespace acme --partitions 24 --replication 3
     """
-    settings = _settings(bootstrap_servers, namespace)
+    settings = broker_settings(bootstrap_servers, namespace)
     created = create_topics(
         kafka_settings(settings),
         TopicNames(settings.namespace),
@@ -77,7 +76,7 @@ def verify(
 
     Example: petstream topics verify --namespace acme
     """
-    settings = _settings(bootstrap_servers, namespace)
+    settings = broker_settings(bootstrap_servers, namespace)
     specs = topic_specs(
         TopicNames(settings.namespace), levels=range(levels), partitions=partitions or 1
     )
@@ -107,7 +106,3 @@ def verify(
             f"{len(differences)} differences; petstream topics create makes missing topics, "
             "kafka-configs --alter corrects settings"
         )
-
-
-def _settings(bootstrap_servers: str | None, namespace: str | None) -> Settings:
-    return load_settings().with_flags(bootstrap_servers=bootstrap_servers, namespace=namespace)

@@ -6,10 +6,11 @@ from pathlib import Path
 import typer
 
 from messages.topics import TopicNames
-from petstream.kafka_connection import kafka_settings
+from petstream.kafka_connection import broker_settings, kafka_settings
 from petstream.lifetime import stop_event, stop_when_orphaned
+from petstream.output import fail
 from petstream.service_log import log_to_stderr
-from petstream.settings import load_settings
+from workers.levels import LEVEL_BACKBONES
 
 app = typer.Typer()
 
@@ -32,8 +33,14 @@ def worker(
 
     Example: petstream worker --level 0 --bootstrap-servers localhost:9092
     """
+    if backbone is None and level not in LEVEL_BACKBONES:
+        known = ", ".join(map(str, LEVEL_BACKBONES))
+        fail(
+            f"--level {level} has no backbone of its own (levels {known} do): give --backbone",
+            code=2,
+        )
     log_to_stderr()
-    settings = load_settings().with_flags(bootstrap_servers=bootstrap_servers, namespace=namespace)
+    settings = broker_settings(bootstrap_servers, namespace)
     stop = stop_event()
     if supervisor_pid is not None:
         stop_when_orphaned(stop, supervisor_pid)

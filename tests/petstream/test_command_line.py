@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from petstream.__main__ import COMMANDS
+from petstream.__main__ import COMMANDS, main
 
 
 def run(
@@ -25,6 +25,33 @@ def run(
         cwd=cwd,
         env={**clean, "COLUMNS": "200", **environment},
     )
+
+
+class CommandLine:
+    """Runs commands in this process: what only needs their words need not wait for an import."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run one to its end."""
+        for name in os.environ:
+            if name.startswith("PETSTREAM_") or name == "KAFKA_BOOTSTRAP_SERVERS":
+                self._monkeypatch.delenv(name)
+        for name, value in environment.items():
+            self._monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert isinstance(ended.value.code, int)
+        said = self._capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, ended.value.code, said.out, said.err)
+
+
+@pytest.fixture
+def petstream(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """The command line, without settings of the machine."""
+    return CommandLine(monkeypatch, capsys)
 
 
 def test_help_names_every_command() -> None:
@@ -66,9 +93,9 @@ def test_a_failure_is_one_line_that_says_what_to_do(tmp_path: Path) -> None:
     assert "petstream up" in ended.stderr
 
 
-def test_a_missing_broker_is_said_before_anything_starts() -> None:
+def test_a_missing_broker_is_said_before_anything_starts(tmp_path: Path) -> None:
     """A worker without a broker is wrong use."""
-    ended = run("worker", "--level", "0")
+    ended = run("worker", "--level", "0", PETSTREAM_STATE_DIR=str(tmp_path))
 
     assert ended.returncode == 2
     assert "KAFKA_BOOTSTRAP_SERVERS" in ended.stderr
@@ -84,6 +111,85 @@ def test_a_bad_setting_is_named(tmp_path: Path) -> None:
     assert from_file.returncode == from_environment.returncode == 2
     assert "delivery" in from_file.stderr
     assert "NAMESPACE" in from_environment.stderr.upper()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "complaint"),
+    [
+        (("--namespace", "a b"), {}, "bad setting namespace"),
+        (("--namespace", ""), {}, "bad setting namespace"),
+        (("--bootstrap-servers", ""), {}, "bad setting bootstrap_servers"),
+        ((), {"KAFKA_BOOTSTRAP_SERVERS": ""}, "bad setting bootstrap_servers"),
+        ((), {"PETSTREAM_KAFKA": "{bad"}, "PETSTREAM_KAFKA is no JSON"),
+        ((), {"PETSTREAM_KAFKA": '{"plugin.library.paths": "x"}'}, "client setting 'plugin"),
+        ((), {"PETSTREAM_KAFKA": '{"sasl.password.file": "/nowhere"}'}, "cannot read /nowhere"),
+        (
+            (),
+            {"PETSTREAM_KAFKA": '{"sasl.mechanism": "X", "security.protocol": "SASL_SSL"}'},
+            "bad client setting: Failed to create admin client: Unsupported SASL mechanism: X;",
+        ),
+    ],
+)
+def test_bad_flags_and_client_settings_are_wrong_use(
+    petstream: CommandLine,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    environment: dict[str, str],
+    complaint: str,
+) -> None:
+    """One line that says what to correct, before the broker is asked for anything."""
+    known = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "PETSTREAM_STATE_DIR": str(tmp_path)}
+
+    ended = petstream("query", "-t", "task", "text", *arguments, **known | environment)
+
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"petstream: {complaint}")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("[kafka", "petstream.toml is no TOML"),
+        ("colour = 1", "bad setting colour"),
+        ('[kafka]\n"plugin.library.paths" = "x"', "client setting 'plugin"),
+    ],
+)
+def test_a_bad_file_is_wrong_use(
+    petstream: CommandLine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: str,
+    complaint: str,
+) -> None:
+    """Likewise."""
+    (tmp_path / "petstream.toml").write_text(content)
+
+    monkeypatch.chdir(tmp_path)
+
+    ended = petstream("tasks", "list", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"petstream: {complaint}")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_misspelt_variable_is_told(petstream: CommandLine, tmp_path: Path) -> None:
+    """In one line; the command goes on."""
+    ended = petstream("models", "list", PETSTREAM_MODEL_DIR="x", PETSTREAM_MODELS_DIR=str(tmp_path))
+
+    assert ended.returncode == 0
+    assert ended.stderr.startswith("petstream: warning: PETSTREAM_MODEL_DIR is no setting")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_level_without_a_backbone_is_told(petstream: CommandLine) -> None:
+    """A worker of it would end with a KeyError."""
+    ended = petstream("worker", "--level", "2", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+
+    assert ended.returncode == 2
+    assert "--backbone" in ended.stderr
+    assert ended.stderr.count("\n") == 1
 
 
 def test_environment_goes_over_the_file(tmp_path: Path) -> None:
