@@ -17,6 +17,7 @@ from petstream.settings import Settings
 from petstream.supervisor import ServiceSpec, Supervisor
 from petstream.task_registry import task_registry
 from transport.embedded_broker import EmbeddedBroker
+from transport.embedded_broker.running import announce, find_running, withdraw
 from transport.embedded_broker.version import BrokerVersion, ask_version
 from transport.topics import create_topics
 from workers.backbone_store import BackboneStore
@@ -87,24 +88,51 @@ def publish_tasks(settings: Settings, folders: Iterable[Path]) -> None:
 
 @contextmanager
 def broker_for(
-    settings: Settings, data_dir: Path
+    settings: Settings, folder: Path
 ) -> Iterator[tuple[Settings, EmbeddedBroker | None]]:
-    """Yield settings that name a broker: the user's own, or an embedded one that lives as long."""
+    """Yield settings that name a broker: the user's own, or an embedded one that lives as long.
+
+    Args:
+        settings: Name a broker or not.
+        folder: Where an embedded one keeps its data and is announced to other commands.
+
+    Raises:
+        EmbeddedBrokerError: If it cannot be started.
+    """
     if settings.bootstrap_servers is not None:
         yield settings, None
         return
-    broker = EmbeddedBroker(data_dir=data_dir)
+    broker = EmbeddedBroker(folder / "broker")
     with error_console.status("starting Apache Kafka"):
         bootstrap_servers = broker.start()
     try:
+        announce(broker, folder)
         yield settings.with_flags(bootstrap_servers=bootstrap_servers), broker
     finally:
+        announced = find_running(folder)
         broker.stop()
+        if announced is not None:
+            withdraw(folder, announced)
 
 
-def supervisor_for(settings: Settings, shape: Shape) -> Supervisor:
-    """Return a supervisor, not yet started, of every service."""
-    return Supervisor(service_specs(shape), settings.state_dir, settings.environment())
+def revive(broker: EmbeddedBroker, folder: Path) -> bool:
+    """Start the broker of `broker_for` again if it died; tell whether it had."""
+    if broker.is_running():
+        return False
+    broker.restart()
+    announce(broker, folder)
+    return True
+
+
+def supervisor_for(settings: Settings, shape: Shape, folder: Path) -> Supervisor:
+    """Return a supervisor, not yet started, of every service.
+
+    Args:
+        settings: Of the services, which read this machine's profiles where `state_dir` says.
+        shape: How many of each.
+        folder: Where logs and health files go.
+    """
+    return Supervisor(service_specs(shape), folder, settings.environment())
 
 
 @contextmanager
@@ -113,6 +141,8 @@ def serve_for_a_while(
 ) -> Iterator[tuple[Settings, BrokerVersion]]:
     """Run broker, scheduler and workers in a folder of their own, for the length of the block.
 
+    Only the profiles are those of this machine.
+
     Yields:
         Settings that name the broker, and what the broker says of itself.
     """
@@ -120,11 +150,11 @@ def serve_for_a_while(
     fetch_backbones(settings.models_dir)
     with tempfile.TemporaryDirectory(prefix="petstream-") as name:
         folder = Path(name)
-        own = settings.with_flags(tasks_dir=folder / "tasks", state_dir=folder / "state")
-        with broker_for(own, folder / "broker") as (served, broker):
+        own = settings.with_flags(tasks_dir=folder / "tasks")
+        with broker_for(own, folder) as (served, broker):
             make_topics(served, shape)
             publish_tasks(served, task_folders)
-            supervisor = supervisor_for(served, shape)
+            supervisor = supervisor_for(served, shape, folder)
             supervisor.start()
             try:
                 with error_console.status("starting scheduler and workers"):

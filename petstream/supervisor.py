@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -110,18 +111,34 @@ class Supervisor:
                 service.restarts += 1
         return found_dead
 
-    def wait_until_ready(self, limit_s: float) -> None:
+    def wait_until_ready(
+        self,
+        limit_s: float,
+        *,
+        stop: threading.Event | None = None,
+        on_turn: Callable[[], None] = lambda: None,
+    ) -> bool:
         """Wait until every service said that it is ready, tending them meanwhile.
+
+        Args:
+            limit_s: How long to wait.
+            stop: Ends the wait; nothing is started again once it is set.
+            on_turn: Called several times a second.
+
+        Returns:
+            Whether all are ready; False if `stop` was set before.
 
         Raises:
             ServiceNotReadyError: If `limit_s` passed or a service crashed three times.
         """
+        stop = stop or threading.Event()
         limit = time.monotonic() + limit_s
-        while True:
+        while not stop.is_set():
             self.tend()
+            on_turn()
             waiting = [s for s in self._services if self._state(s) != "ready"]
             if not waiting:
-                return
+                return True
             crashed = [s for s in waiting if s.restarts >= 3]
             if crashed or time.monotonic() > limit:
                 service = (crashed or waiting)[0]
@@ -129,7 +146,8 @@ class Supervisor:
                     f"{service.spec.name} did not get ready: {_last_line(service.log_path)} "
                     f"(log: {service.log_path})"
                 )
-            time.sleep(0.05)
+            stop.wait(0.05)
+        return False
 
     def stop(self, limit_s: float = 30.0) -> None:
         """Stop every service: SIGTERM, then SIGKILL for what is left after `limit_s`."""
@@ -186,6 +204,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                process_group=0,  # Ctrl-C reaches the supervisor, which stops them in order
             )
         service.started_s = time.monotonic()
         service.restart_at_s = None

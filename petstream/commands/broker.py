@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from petstream import services_file
 from petstream.lifetime import stop_event
 from petstream.output import console, error_console, fail, print_json
 from petstream.settings import load_settings
@@ -60,9 +61,10 @@ def start(
     state_dir = load_settings().state_dir
     running = find_running(state_dir)
     if running is not None:
+        how = "petstream down" if _is_of_up(state_dir) else "petstream broker stop"
         fail(
             f"a broker runs already at {running.bootstrap_servers} (process {running.pid}); "
-            "stop it with `petstream broker stop`"
+            f"stop it with `{how}`"
         )
     stop = stop_event()
     with download_bar(error_console) as progress:
@@ -92,6 +94,8 @@ def stop() -> None:
     process = None if running is None else running.process()
     if running is None or process is None:
         fail("no broker runs; start one with `petstream broker start`")
+    if _is_of_up(state_dir):
+        fail("the broker is that of `petstream up`; stop both with `petstream down`")
     with error_console.status("stopping Apache Kafka"):
         process.stop()
     withdraw(state_dir, running)
@@ -118,6 +122,12 @@ def status(
         )
     version = ask_version_with_log(running.bootstrap_servers, Path(running.log_path))
     _say(running, version, as_json, cluster_id=health.cluster_id)
+
+
+def _is_of_up(state_dir: Path) -> bool:
+    """Tell whether the broker here is one that `petstream up` started, and would start again."""
+    services = services_file.read(state_dir)
+    return services is not None and services.embedded_broker
 
 
 def _serve(broker: EmbeddedBroker, stop: threading.Event) -> None:

@@ -21,12 +21,17 @@ def down() -> None:
     settings = load_settings()
     running = services_file.read(settings.state_dir)
     if running is None:
-        fail("nothing is up")
-    supervisor = psutil.Process(running.supervisor_pid)
-    supervisor.terminate()
+        fail(
+            "nothing is up; `petstream up --detach` starts the services, "
+            "`petstream broker stop` stops a broker that was started by itself"
+        )
     try:
+        supervisor = psutil.Process(running.supervisor_pid)
+        supervisor.terminate()
         with error_console.status("stopping"):
             supervisor.wait(STOP_LIMIT_S)
+    except psutil.NoSuchProcess:
+        pass  # it ended by itself meanwhile
     except psutil.TimeoutExpired:
         fail(f"process {running.supervisor_pid} did not stop within {STOP_LIMIT_S:.0f} s; kill it")
     console.print("down")

@@ -24,6 +24,7 @@ def status(as_json: bool = typer.Option(False, "--json", help="One JSON document
     if as_json:
         print_json(
             {
+                "state": running.state,
                 "bootstrap_servers": running.bootstrap_servers,
                 "namespace": running.namespace,
                 "delivery": running.delivery,
@@ -31,7 +32,11 @@ def status(as_json: bool = typer.Option(False, "--json", help="One JSON document
             }
         )
         return
-    console.print(f"{running.bootstrap_servers}, namespace {running.namespace}, {running.delivery}")
+    where = running.bootstrap_servers or "the broker is not there yet"
+    console.print(
+        f"{running.state}: {where}, namespace {running.namespace}, {running.delivery}",
+        highlight=False,
+    )
     table = Table("service", "level", "pid", "state", "restarts", "log")
     for process in running.processes:
         level = "" if process.level is None else str(process.level)

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,6 +87,35 @@ def test_a_service_that_never_gets_ready_is_named_with_its_last_words(tmp_path: 
             supervisor.wait_until_ready(30)
     finally:
         supervisor.stop(5)
+
+
+def test_a_wait_that_is_stopped_starts_nothing_again(tmp_path: Path) -> None:
+    """As when Ctrl-C ends the services before they were ready."""
+    supervisor = make_supervisor(tmp_path, "broken")
+    stop = threading.Event()
+    turns: list[list[str]] = []
+
+    def after_the_first_crash() -> None:
+        turns.append([status.state for status in supervisor.statuses()])
+        if "restarting" in turns[-1]:
+            stop.set()
+
+    supervisor.start()
+    try:
+        is_ready = supervisor.wait_until_ready(30, stop=stop, on_turn=after_the_first_crash)
+
+        assert not is_ready
+        assert supervisor.statuses()[0].restarts == 1
+        assert supervisor.statuses()[0].state == "restarting"
+    finally:
+        supervisor.stop(5)
+
+
+def test_ctrl_c_in_the_terminal_does_not_reach_the_services(supervisor: Supervisor) -> None:
+    """They are in groups of their own; the supervisor stops them."""
+    for status in supervisor.statuses():
+        assert status.pid is not None
+        assert os.getpgid(status.pid) != os.getpgrp()
 
 
 def test_stop_leaves_no_process(tmp_path: Path) -> None:
