@@ -1,6 +1,7 @@
 """The command line. Commands are imported when called, so that `petstream query` needs no torch."""
 
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Sequence
@@ -62,10 +63,17 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
 
 
 def _add_command(app: typer.Typer, name: str, command: _Command) -> None:
-    """Add a module's commands: one function as a command, several as a group."""
+    """Add a module's commands: one function as a command, several as a group.
+
+    A group with a callback is a command itself, and helps with what the callback says.
+    """
     module_app: typer.Typer = importlib.import_module(f"petstream.commands.{command.module}").app
     functions = module_app.registered_commands
-    if len(functions) == 1 and module_app.registered_callback is None:
+    own = module_app.registered_callback
+    if own is not None:
+        assert own.callback is not None
+        app.add_typer(module_app, name=name, help=inspect.getdoc(own.callback))
+    elif len(functions) == 1:
         assert functions[0].callback is not None
         app.command(name, help=functions[0].help)(functions[0].callback)
     else:

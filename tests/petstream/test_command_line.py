@@ -1,11 +1,13 @@
 """The command line's conventions: help, exit codes, one-line errors, fast start."""
 
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.models import CommandInfo
 
 from petstream.__main__ import COMMANDS, main
 
@@ -63,19 +65,35 @@ def test_help_names_every_command() -> None:
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
-def test_every_command_has_help_with_an_example(name: str) -> None:
-    """Each command, or a command of its group, says how it is used."""
-    ended = run(name, "--help")
-    text = ended.stdout
-    if "Commands" in text and "Example" not in text:
-        module = __import__(f"petstream.commands.{COMMANDS[name].module}", fromlist=["app"])
-        for command in module.app.registered_commands:
-            own_name = command.name or command.callback.__name__.replace("_", "-")
-            text = run(name, own_name, "--help").stdout
-            assert "Example: petstream" in text, own_name
+def test_every_command_has_help_with_an_example(petstream: CommandLine, name: str) -> None:
+    """Each command, each command of a group, and a group that is a command itself."""
+    app = importlib.import_module(f"petstream.commands.{COMMANDS[name].module}").app
+    functions = app.registered_commands
+    is_group = app.registered_callback is not None or len(functions) > 1
+    examples = [f"{name} {_name_of(function)}" for function in functions] if is_group else [name]
+    if app.registered_callback is not None:
+        examples.append(name)
 
-    assert ended.returncode == 0, ended.stderr
-    assert "Example: petstream" in text
+    for example in examples:
+        ended = petstream(*example.split(), "--help", COLUMNS="200")
+
+        assert ended.returncode == 0, ended.stderr
+        assert f"Example: petstream {example} " in " ".join(ended.stdout.split()) + " ", example
+
+
+def _name_of(function: CommandInfo) -> str:
+    assert function.callback is not None
+    return function.name or function.callback.__name__.replace("_", "-")
+
+
+def test_profile_without_a_word_measures(petstream: CommandLine, tmp_path: Path) -> None:
+    """It is a command, and `show` another: here it finds nothing to measure."""
+    ended = petstream(
+        "profile", PETSTREAM_MODELS_DIR=str(tmp_path), PETSTREAM_STATE_DIR=str(tmp_path)
+    )
+
+    assert ended.returncode == 1
+    assert "petstream models fetch" in ended.stderr
 
 
 def test_wrong_use_is_exit_code_2() -> None:
