@@ -13,15 +13,14 @@ from petstream.kafka_connection import kafka_settings
 from petstream.settings import Settings
 from petstream.task_topic import TaskTopic
 from tasks.artifact import Artifact, open_artifact
-from tasks.backbone_shape import BackboneShape
+from tasks.backbone_shape import BackboneShape, backbone_digest
 from tasks.description import TaskDescription
 from tasks.errors import BackboneMismatch, BackboneUnknown
 from tasks.registry import add_revision, retire, revision_of, set_alias
 from tasks.store import TaskStore
-from workers.backbone_folder import WEIGHTS_FILE, read_config
+from workers.backbone_folder import read_config
 from workers.backbone_store import find
 from workers.errors import BackboneError
-from workers.weight_package import file_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ def shapes_of(description: TaskDescription, models_dir: Path) -> dict[str, Backb
             shapes[name] = read_config(folder).shape
         except BackboneError as error:
             raise BackboneUnknown(f"level {level.level} of {description.name}: {error}") from error
-        digest = f"sha256:{file_sha256(folder / WEIGHTS_FILE)}"
+        digest = backbone_digest(folder)
         if digest != level.backbone.digest:
             raise BackboneMismatch(
                 f"level {level.level} of {description.name} was trained on other weights "

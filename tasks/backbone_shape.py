@@ -1,9 +1,11 @@
-"""The dimensions of a BERT-shaped backbone, and the places in a layer where a PET can act."""
+"""What a task knows of a BERT-shaped backbone: dimensions, digest, the sites where PETs act."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from tasks.errors import BackboneUnknown
 
@@ -13,6 +15,18 @@ Site = LinearSite | NormSite
 
 LINEAR_SITES: tuple[LinearSite, ...] = get_args(LinearSite)
 NORM_SITES: tuple[NormSite, ...] = get_args(NormSite)
+
+SITE_MODULES: Mapping[Site, str] = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention_output": "attention.output.dense",
+    "ffn_input": "intermediate.dense",
+    "ffn_output": "output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "ffn_norm": "output.LayerNorm",
+}
+"""Each site's module within a layer of BertModel."""
 
 _MAX_DIMENSION = 1 << 20
 _MAX_CONFIG_BYTES = 1 << 20
@@ -82,10 +96,7 @@ def read_shape(backbone_folder: Path) -> BackboneShape:
         config = json.loads(raw)
         if not isinstance(config, dict):
             raise ValueError("not a JSON object")
-        missing = [key for key in _CONFIG_KEYS.values() if key not in config]
-        if missing:
-            raise ValueError(f"no {', '.join(missing)}")
-        return BackboneShape(**{field: config[key] for field, key in _CONFIG_KEYS.items()})
+        return shape_from_config(config)
     except FileNotFoundError:
         raise BackboneUnknown(
             f"no backbone at {backbone_folder}: fetch it with `petstream models fetch "
@@ -96,3 +107,21 @@ def read_shape(backbone_folder: Path) -> BackboneShape:
             f"{path} does not describe a BERT-shaped model ({error}): fetch it again with "
             f"`petstream models fetch {backbone_folder.name}`"
         ) from error
+
+
+def shape_from_config(config: Mapping[str, Any]) -> BackboneShape:
+    """Return the shape that a Hugging Face `config.json` states.
+
+    Raises:
+        ValueError: If a dimension is not there or cannot be.
+    """
+    missing = [key for key in _CONFIG_KEYS.values() if key not in config]
+    if missing:
+        raise ValueError(f"no {', '.join(missing)}")
+    return BackboneShape(**{field: config[key] for field, key in _CONFIG_KEYS.items()})
+
+
+def backbone_digest(backbone_folder: Path) -> str:
+    """Return `sha256:<hex>` of a Hugging Face folder's weights, by which tasks know a backbone."""
+    with (backbone_folder / "model.safetensors").open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

@@ -8,7 +8,14 @@ import torch
 from safetensors.torch import load_file
 
 from gpu_ops.layer_norm import NormWeights
-from tasks.backbone_shape import BackboneShape, LinearSite, NormSite
+from tasks.backbone_shape import (
+    NORM_SITES,
+    SITE_MODULES,
+    BackboneShape,
+    LinearSite,
+    NormSite,
+    backbone_digest,
+)
 from workers.backbone_folder import (
     WEIGHTS_FILE,
     check_weights_header,
@@ -17,7 +24,6 @@ from workers.backbone_folder import (
     tensor_prefix,
 )
 from workers.errors import BackboneCorruptError
-from workers.weight_package import file_sha256
 
 Product = Literal["qkv", "attention_output", "ffn_input", "ffn_output"]
 """The matrix products of a layer: query, key and value are one, side by side."""
@@ -28,19 +34,6 @@ SITES_OF: dict[Product, tuple[LinearSite, ...]] = {
     "attention_output": ("attention_output",),
     "ffn_input": ("ffn_input",),
     "ffn_output": ("ffn_output",),
-}
-
-_SITE_NAMES: dict[LinearSite, str] = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dense",
-    "ffn_input": "intermediate.dense",
-    "ffn_output": "output.dense",
-}
-_NORM_NAMES: dict[NormSite, str] = {
-    "attention_norm": "attention.output.LayerNorm",
-    "ffn_norm": "output.LayerNorm",
 }
 
 
@@ -90,7 +83,7 @@ class Backbone:
         """
         config = read_config(folder)
         check_weights_header(folder, config)
-        digest = f"sha256:{file_sha256(folder / WEIGHTS_FILE)}"
+        digest = backbone_digest(folder)
         stored = load_file(folder / WEIGHTS_FILE)
         prefix = tensor_prefix(stored)
         weights = {
@@ -110,9 +103,9 @@ class Backbone:
             embeddings=_embeddings(weights),
             products={(i, p): _product(weights, i, p) for i in layers for p in PRODUCTS},
             norms={
-                (i, site): _norm(weights, f"encoder.layer.{i}.{name}")
+                (i, site): _norm(weights, f"encoder.layer.{i}.{SITE_MODULES[site]}")
                 for i in layers
-                for site, name in _NORM_NAMES.items()
+                for site in NORM_SITES
             },
         )
 
@@ -129,7 +122,7 @@ def _embeddings(weights: dict[str, torch.Tensor]) -> EmbeddingWeights:
 
 
 def _product(weights: dict[str, torch.Tensor], layer: int, product: Product) -> LinearWeights:
-    names = [f"encoder.layer.{layer}.{_SITE_NAMES[site]}" for site in SITES_OF[product]]
+    names = [f"encoder.layer.{layer}.{SITE_MODULES[site]}" for site in SITES_OF[product]]
     return LinearWeights(
         weight=torch.cat([weights[f"{name}.weight"] for name in names]),
         bias=torch.cat([weights[f"{name}.bias"] for name in names]),

@@ -12,7 +12,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tasks.backbone_shape import BackboneShape
+from tasks.backbone_shape import (
+    LINEAR_SITES,
+    NORM_SITES,
+    SITE_MODULES,
+    BackboneShape,
+    shape_from_config,
+)
 from workers.errors import BackboneCorruptError, BackboneMissingError, BackboneUnsupportedError
 from workers.safetensors_file import TensorInfo, read_header
 
@@ -33,7 +39,7 @@ class BackboneConfig:
 
 
 class _BertConfig(BaseModel):
-    """The part of a BERT `config.json` that the engine depends on."""
+    """The part of a BERT `config.json` that the engine depends on, beside the dimensions."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -41,12 +47,6 @@ class _BertConfig(BaseModel):
     hidden_act: Literal["gelu"]
     position_embedding_type: Literal["absolute"] = "absolute"
     is_decoder: Literal[False] = False
-    num_hidden_layers: int
-    hidden_size: int
-    num_attention_heads: int
-    intermediate_size: int
-    vocab_size: int
-    max_position_embeddings: int
     type_vocab_size: int = Field(ge=1, le=64)
     layer_norm_eps: float = Field(gt=0, lt=0.1)
 
@@ -79,14 +79,7 @@ def read_config(folder: Path) -> BackboneConfig:
         where = ".".join(map(str, first["loc"])) or "the document"
         raise BackboneUnsupportedError(f"{path}: {where}: {first['msg']}") from error
     try:
-        shape = BackboneShape(
-            num_layers=checked.num_hidden_layers,
-            hidden_size=checked.hidden_size,
-            num_heads=checked.num_attention_heads,
-            intermediate_size=checked.intermediate_size,
-            vocab_size=checked.vocab_size,
-            max_positions=checked.max_position_embeddings,
-        )
+        shape = shape_from_config(config)
     except ValueError as error:
         raise BackboneUnsupportedError(f"{path}: {error}") from error
     return BackboneConfig(shape, checked.type_vocab_size, checked.layer_norm_eps)
@@ -95,7 +88,7 @@ def read_config(folder: Path) -> BackboneConfig:
 def expected_tensors(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
     """Return the name within BertModel and the shape of every tensor the engine reads."""
     shape = config.shape
-    hidden, inner = shape.hidden_size, shape.intermediate_size
+    hidden = shape.hidden_size
     tensors: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (shape.vocab_size, hidden),
         "embeddings.position_embeddings.weight": (shape.max_positions, hidden),
@@ -105,19 +98,13 @@ def expected_tensors(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
     }
     for layer in range(shape.num_layers):
         prefix = f"encoder.layer.{layer}."
-        for name, (num_in, num_out) in {
-            "attention.self.query": (hidden, hidden),
-            "attention.self.key": (hidden, hidden),
-            "attention.self.value": (hidden, hidden),
-            "attention.output.dense": (hidden, hidden),
-            "intermediate.dense": (hidden, inner),
-            "output.dense": (inner, hidden),
-        }.items():
-            tensors[f"{prefix}{name}.weight"] = (num_out, num_in)
-            tensors[f"{prefix}{name}.bias"] = (num_out,)
-        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
-            tensors[f"{prefix}{name}.weight"] = (hidden,)
-            tensors[f"{prefix}{name}.bias"] = (hidden,)
+        for site in LINEAR_SITES:
+            num_out, num_in = shape.linear_shape(site)
+            tensors[f"{prefix}{SITE_MODULES[site]}.weight"] = (num_out, num_in)
+            tensors[f"{prefix}{SITE_MODULES[site]}.bias"] = (num_out,)
+        for norm_site in NORM_SITES:
+            tensors[f"{prefix}{SITE_MODULES[norm_site]}.weight"] = (hidden,)
+            tensors[f"{prefix}{SITE_MODULES[norm_site]}.bias"] = (hidden,)
     return tensors
 
 

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from tasks.artifact import Artifact
-from tasks.backbone_shape import read_shape
+from tasks.backbone_shape import backbone_digest, read_shape
 from tasks.training.batches import EncodedRow, encode_rows, load_tokenizer
 from tasks.training.errors import BadRows
 from tasks.training.evaluation import PerRow, predict
-from tasks.training.level import weights_digest
 from tasks.training.model import DenseModel, load_dense_model
 from tasks.training.rows import LabelledRows
 
@@ -20,9 +19,7 @@ def level_model(artifact: Artifact, level: int, backbone: Path) -> DenseModel:
     """
     description = artifact.description
     weights = artifact.load_level(
-        level,
-        read_shape(backbone),
-        backbone_digest=weights_digest(backbone / "model.safetensors"),
+        level, read_shape(backbone), backbone_digest=backbone_digest(backbone)
     )
     model = load_dense_model(backbone, description.num_labels, description.level(level).pooling)
     model.load(weights)

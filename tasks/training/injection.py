@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import BertModel
 
-from tasks.backbone_shape import LINEAR_SITES, NORM_SITES, LinearSite, NormSite
+from tasks.backbone_shape import LINEAR_SITES, NORM_SITES, SITE_MODULES, LinearSite, NormSite
 from tasks.pets.adapter import Adapter
 from tasks.pets.bitfit import BitFit
 from tasks.pets.diff import Diff
@@ -26,18 +26,6 @@ from tasks.pets.pet import Pet
 from tasks.site_ops import PetWeights, SiteOps
 from tasks.training.pet_sites import Bottleneck, PetLinear, PetNorm, ones, zeros
 from tasks.training.weight_changes import PrunableDelta, ThresholdMask
-
-# site -> its module within a layer of BertModel
-_MODULES: dict[str, str] = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dense",
-    "ffn_input": "intermediate.dense",
-    "ffn_output": "output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "ffn_norm": "output.LayerNorm",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +47,11 @@ def wrap_sites(encoder: BertModel) -> PetSites:
     norm: dict[tuple[int, NormSite], PetNorm] = {}
     for index, layer in enumerate(encoder.encoder.layer):
         for site in LINEAR_SITES:
-            linear[index, site] = PetLinear(layer.get_submodule(_MODULES[site]))
-            layer.set_submodule(_MODULES[site], linear[index, site])
+            linear[index, site] = PetLinear(layer.get_submodule(SITE_MODULES[site]))
+            layer.set_submodule(SITE_MODULES[site], linear[index, site])
         for norm_site in NORM_SITES:
-            norm[index, norm_site] = PetNorm(layer.get_submodule(_MODULES[norm_site]))
-            layer.set_submodule(_MODULES[norm_site], norm[index, norm_site])
+            norm[index, norm_site] = PetNorm(layer.get_submodule(SITE_MODULES[norm_site]))
+            layer.set_submodule(SITE_MODULES[norm_site], norm[index, norm_site])
     return PetSites(linear, norm)
 
 

@@ -1,6 +1,5 @@
 """One training run from labelled rows to a level of an artifact, with its report."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 
 from messages.task_event import TaskKind
 from tasks.artifact_writer import TrainedLevel
-from tasks.backbone_shape import read_shape
+from tasks.backbone_shape import backbone_digest, read_shape
 from tasks.description import BackboneReference, Pooling
 from tasks.pets.kinds import AnyPet
 from tasks.training.batches import encode_rows, load_tokenizer
@@ -93,9 +92,7 @@ def train_level(
     run = train(model, data, plan.recipe, use_bf16=has_fast_bf16(), on_step=on_step)
     trained = TrainedLevel(
         level=plan.level,
-        backbone=BackboneReference(
-            name=plan.backbone_name, digest=weights_digest(plan.backbone / "model.safetensors")
-        ),
+        backbone=BackboneReference(name=plan.backbone_name, digest=backbone_digest(plan.backbone)),
         shape=shape,
         pet=plan.pet,
         pooling=plan.pooling,
@@ -118,12 +115,6 @@ def train_level(
 def pooling_for(kind: TaskKind) -> Pooling:
     """Return how token states become what the head sees."""
     return "none" if kind == "tagging" else "mean"
-
-
-def weights_digest(path: Path) -> str:
-    """Return `sha256:<hex>` of a weight file."""
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _check_fit(train_rows: LabelledRows, other: LabelledRows) -> None:

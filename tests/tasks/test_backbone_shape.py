@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from tasks.backbone_shape import LINEAR_SITES, NORM_SITES, BackboneShape, read_shape
+from tasks.backbone_shape import (
+    LINEAR_SITES,
+    NORM_SITES,
+    BackboneShape,
+    backbone_digest,
+    read_shape,
+)
+from tasks.description import digest_of
 from tasks.errors import BackboneUnknown
 
 BERT_BASE = {
@@ -102,3 +109,10 @@ def test_a_missing_backbone_is_told(tmp_path: Path) -> None:
     """With the command that fetches it."""
     with pytest.raises(BackboneUnknown, match="petstream models fetch minilm-l3"):
         read_shape(tmp_path / "minilm-l3")
+
+
+def test_a_backbones_digest_is_that_of_its_weights(tmp_path: Path) -> None:
+    """The one by which a task pins what it was trained on."""
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+
+    assert backbone_digest(tmp_path) == digest_of(b"weights")
