@@ -44,7 +44,7 @@ HeaderValues = Annotated[tuple[HeaderValue, ...], Field(max_length=MAX_ECHOED)]
 OriginalValue = Annotated[bytes, Field(max_length=MAX_QUERY_BYTES)]
 OriginalHeaderName = Annotated[str, Field(max_length=MAX_HEADERS_BYTES)]
 OriginalHeaderNames = Annotated[tuple[OriginalHeaderName, ...], Field(max_length=MAX_HEADERS)]
-OriginalHeaderValues = Annotated[tuple[HeaderValue, ...], Field(max_length=MAX_HEADERS)]
+OriginalHeaderValues = Annotated[tuple[HeaderValue | None, ...], Field(max_length=MAX_HEADERS)]
 Scores = Annotated[bytes, Field(max_length=4 * MAX_ARRAY_ITEMS)]
 """Empty where the next level takes nothing over, as in tagging."""
 

@@ -74,7 +74,7 @@ class _EscalationFields(WireModel):
     original: tuple[
         OriginalValue,
         Annotated[
-            tuple[tuple[OriginalHeaderName, HeaderValue], ...], Field(max_length=MAX_HEADERS)
+            tuple[tuple[OriginalHeaderName, HeaderValue | None], ...], Field(max_length=MAX_HEADERS)
         ],
     ]
     input_digest: InputDigest

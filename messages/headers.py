@@ -94,15 +94,15 @@ def read_headers(headers: Headers) -> QueryHeaders:
     for name, value in headers:
         if type(name) is not str:
             raise MessageError(Reason.BAD_HEADER, "a header's name is not text")
-        if value is None:
-            continue
-        if type(value) is not bytes:
+        if value is not None and type(value) is not bytes:
             raise MessageError(Reason.BAD_HEADER, "a header's value is not bytes")
-        num_bytes += len(name) + len(value)
+        num_bytes += len(name) + len(value or b"")
         if num_bytes > MAX_HEADERS_BYTES:
             raise MessageError(
                 Reason.HEADERS_TOO_LARGE, f"headers of more than {MAX_HEADERS_BYTES} bytes"
             )
+        if value is None:
+            continue
         if name in ECHOED:
             echoed.append((name, value))
         if name in _READ or name.startswith(CLOUDEVENT_PREFIX):

@@ -8,4 +8,4 @@ class OriginalRecord:
     """Value and headers, byte for byte; key and place are in the reply address and the origin."""
 
     value: bytes
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: tuple[tuple[str, bytes | None], ...] = ()

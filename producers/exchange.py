@@ -188,7 +188,7 @@ class Exchange:
                 self._book.fail_all(error)
 
     def _match(self, record: Record) -> None:
-        query_id = next((value for name, value in record.headers if name == ID), b"")
+        query_id = next((value for name, value in record.headers if name == ID), None) or b""
         name = query_id.decode(errors="replace")
         # Most records of a shared topic are other clients': they are not worth decoding.
         if not self._book.awaits(name):

@@ -55,6 +55,8 @@ class Admission:
         try:
             if record.corrupt is not None:
                 raise MessageError(Reason.CORRUPT_RECORD, "the broker's copy cannot be read")
+            if record.bad_header is not None:
+                raise MessageError(Reason.BAD_HEADER, record.bad_header)
             incoming = decode_query(
                 record.value,
                 record.key,

@@ -20,8 +20,9 @@ def dead_letter(
     """Return the dead letter of a record.
 
     The value of a record that does not fit is cut, and `petstream-truncated` holds its length;
-    headers that do not fit are left out, and `petstream-headers-dropped` holds their number; a key
-    that does not fit is left out, and `petstream-key-dropped` holds its length.
+    headers that do not fit are left out, and `petstream-headers-dropped` holds their number, or
+    `all` where they could not be read; a key that does not fit is left out, and
+    `petstream-key-dropped` holds its length.
     A corrupt record has coordinates only.
 
     Args:
@@ -38,6 +39,8 @@ def dead_letter(
         marks.append(("petstream-key-dropped", str(len(key)).encode()))
         key = None
     room = MAX_ORIGINAL_BYTES - len(key or b"")
+    if record.bad_header is not None:
+        marks.append(("petstream-headers-dropped", b"all"))
     if _length(headers) > room:
         marks.append(("petstream-headers-dropped", str(len(headers)).encode()))
         headers = ()
@@ -64,4 +67,4 @@ def _marks(record: Record, reason: Reason, message: str, stage: str, attempt: in
 
 
 def _length(headers: Headers) -> int:
-    return sum(len(name.encode()) + len(value) for name, value in headers)
+    return sum(len(name.encode()) + len(value or b"") for name, value in headers)

@@ -15,9 +15,9 @@ _headers_checked = methodcaller("headers")
 
 
 def record_of(message: Message) -> Record:
-    """Return a message without error as a record; a null header value counts as empty.
+    """Return a message without error as a record.
 
-    No header can be had of a record with one name that is not UTF-8: it is marked `corrupt`.
+    No header can be had of a record with one name that is not UTF-8: it has a `bad_header`.
 
     Raises:
         ValueError: If the message has no coordinates, as one that was never consumed.
@@ -26,12 +26,11 @@ def record_of(message: Message) -> Record:
     if topic is None or partition is None or offset is None:
         raise ValueError("a message that was not consumed has no coordinates")
     headers: Headers = ()
-    corrupt = None
+    bad_header = None
     try:
-        named = cast("Sequence[tuple[str, bytes | None]]", _headers_checked(message) or ())
-        headers = tuple((name, content or b"") for name, content in named)
+        headers = tuple(cast("Sequence[tuple[str, bytes | None]]", _headers_checked(message) or ()))
     except (SystemError, UnicodeDecodeError):
-        corrupt = "the name of a header is not UTF-8"
+        bad_header = "the name of a header is not UTF-8"
     _, appended_ms = message.timestamp()
     return Record(
         topic=topic,
@@ -41,5 +40,5 @@ def record_of(message: Message) -> Record:
         value=message.value(),
         headers=headers,
         appended_ms=appended_ms,
-        corrupt=corrupt,
+        bad_header=bad_header,
     )

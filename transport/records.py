@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-Headers = tuple[tuple[str, bytes], ...]
+Headers = tuple[tuple[str, bytes | None], ...]
+"""Repeated names and null values are kept as they came."""
 
 
 class Partition(NamedTuple):
@@ -32,6 +33,9 @@ class Record:
     corrupt: str | None = None
     """Why some of its bytes could not be had; these are empty. Such a record must still be
     answered and settled: by its coordinates, if nothing else is left of it."""
+    bad_header: str | None = None
+    """Why its producer's headers cannot be had, though the bytes are sound: there are none, and
+    key and value are as they came."""
 
     @property
     def source(self) -> Partition:
@@ -79,5 +83,5 @@ def _num_bytes(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     return (
         len(key or b"")
         + len(value or b"")
-        + sum(len(name) + len(content) for name, content in headers)
+        + sum(len(name) + len(content or b"") for name, content in headers)
     )

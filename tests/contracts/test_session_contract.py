@@ -4,8 +4,10 @@ from collections.abc import Collection, Iterator
 
 import pytest
 
+from messages.errors import Reason
 from tests.contracts.backends import Backend, Crash, aborting
 from tests.contracts.members import eventually
+from transport.dead_letters import dead_letter
 from transport.deadline import Deadline
 from transport.errors import SessionFenced, StaleAssignment, TransactionAborted
 from transport.port import SessionPort
@@ -110,6 +112,26 @@ def test_publish_settles_claims(backend: Backend, members: Members) -> None:
 
     assert _values(backend.visible("out")) == [b"x", b"y"]
     assert backend.committed("group", "in")[Partition("in", 1)] == 2
+
+
+def test_bytes_pass_through_as_they_are(backend: Backend, members: Members) -> None:
+    """Key, null value, and headers: repeated, empty and null ones; dead letters hold them all."""
+    headers = (("task", b"a"), ("task", b"\xff"), ("kafka_correlationId", None), ("empty", b""))
+    sent = OutgoingRecord(backend.name("in"), None, b"\x00key", headers, 2)
+    backend.append_record(sent)
+    session = members.open("a")
+    [record] = _read(session, 1)
+    letter = dead_letter(record, Reason.EMPTY_PAYLOAD, "no value", "decode", 1, backend.name("out"))
+
+    session.publish([letter], _claims(session, [record]))
+    [found] = backend.visible("out")
+
+    assert (record.partition, record.offset) == (2, 0)
+    assert (record.key, record.value, record.headers) == (b"\x00key", None, headers)
+    assert record.num_bytes == sent.num_bytes
+    assert record.appended_ms > 0
+    assert (found.key, found.value, found.headers) == (b"\x00key", None, letter.headers)
+    assert found.headers[:4] == headers
 
 
 def test_next_member_begins_behind_settled_records(backend: Backend, members: Members) -> None:

@@ -188,7 +188,7 @@ def _check_dead_letters(
     counts: Counter[Place] = Counter()
     for letter in dead_letters:
         # Ours stand behind the record's own headers, so the last of a name is the true one.
-        marks = dict(letter.headers)
+        marks = {name: value or b"" for name, value in letter.headers}
         topic = marks["__streams.errors.topic"].decode()
         place = (
             int(marks["__streams.errors.partition"]),
@@ -229,6 +229,8 @@ def _check_seen_live(
 
 
 def _decode(record: Record) -> IncomingQuery | None:
+    if record.bad_header is not None:
+        return None
     try:
         return decode_query(
             record.value,

@@ -28,6 +28,7 @@ from tests.faults.engine_oracle import EngineOracle
 from tests.faults.topic_dump import dump_topic
 from tests.messages import hostile
 from tests.messages.hostile import Hostile
+from tests.transport.raw_producer import append_with_header
 from transport.records import Record
 from transport.settings import KafkaSettings
 from transport.topics import create_topics
@@ -72,6 +73,10 @@ SCHEDULERS_OWN = [
     ),
     Hostile(45, "a level that is not", asked(parameters={"level": 5}), Reason.LEVEL_UNAVAILABLE),
 ]
+
+
+ODD_HEADER = Hostile(50, "header name that is not UTF-8", asked(), Reason.BAD_HEADER, headers=())
+"""The header itself is added by `write_all`: it is no `str`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +143,13 @@ def write_all(deployment: Deployment, texts: tuple[str, ...]) -> Placed:
     good: list[Query] = []
     numbered_texts = (f"{texts[number % len(texts)]} ({number})" for number in range(10**6))
 
-    def write_good(partition: int) -> None:
+    def write_good(partition: int) -> Place:
         query = new_query(SERVED, next(numbered_texts), parameters=ONLY_SMALL)
         message = encode_query(query)
         place = writer.write(message.value, query.id.encode(), message.headers, partition)
         assert not isinstance(place, KafkaError), place
         good.append(query)
+        return place
 
     for number, record in enumerate(hostile.ALL + SCHEDULERS_OWN):
         partition = number % PARTITIONS
@@ -155,6 +161,16 @@ def write_all(deployment: Deployment, texts: tuple[str, ...]) -> Placed:
         else:
             bad[place] = record
         write_good(partition)
+    write_good(0)
+    append_with_header(
+        deployment.kafka,
+        deployment.topics.queries,
+        b"\xff\xfe",
+        value=ODD_HEADER.value or b"",
+        key=ODD_HEADER.key or b"",
+    )
+    _, next_offset = write_good(0)
+    bad[0, next_offset - 1] = ODD_HEADER
     return Placed(bad, refused, good)
 
 

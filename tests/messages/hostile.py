@@ -358,6 +358,13 @@ ENVELOPE = [
         50, "header name of 64 KiB", packed(), Reason.HEADERS_TOO_LARGE, (("h" * 65_536, b""),)
     ),
     Hostile(
+        50,
+        "the same without a value",
+        packed(),
+        Reason.HEADERS_TOO_LARGE,
+        (("h" * 65_536, None),),
+    ),
+    Hostile(
         50, "content-type twice", packed(), Reason.BAD_HEADER, (*MSGPACK_HEADERS, *MSGPACK_HEADERS)
     ),
     Hostile(50, "task twice", b"hi", Reason.BAD_HEADER, (("task", b"a"), ("task", b"b"))),

@@ -100,7 +100,7 @@ originals = st.builds(
     OriginalRecord,
     value=st.binary(max_size=60),
     headers=st.lists(
-        st.tuples(st.text(st.characters(codec="utf-8"), max_size=8), st.binary(max_size=8)),
+        st.tuples(st.text(st.characters(codec="utf-8"), max_size=8), maybe(st.binary(max_size=8))),
         max_size=4,
     ).map(tuple),
 )

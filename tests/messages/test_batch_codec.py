@@ -57,7 +57,7 @@ def test_what_rows_share_stands_once() -> None:
             examples.ROW.reply.key or b"",
             *(header for _, header in examples.REPLY.headers),
             examples.ORIGINAL.value,
-            *(header for _, header in examples.ORIGINAL.headers),
+            *(header or b"" for _, header in examples.ORIGINAL.headers),
             examples.ROW.input_digest,
             examples.SMALL_OUTPUT.scores,
         )

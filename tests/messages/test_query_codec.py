@@ -184,6 +184,23 @@ def test_other_headers_are_neither_read_nor_echoed() -> None:
     assert _decode(hostile.packed(), headers).reply.headers == ()
 
 
+def test_a_header_without_a_value_counts_as_absent() -> None:
+    """Neither read nor echoed, also twice and beside one that has a value."""
+    headers: Headers = (
+        ("content-type", None),
+        ("task", None),
+        *hostile.MSGPACK_HEADERS,
+        ("kafka_correlationId", None),
+        ("kafka_correlationId", b""),
+        ("reply_to", None),
+    )
+
+    incoming = _decode(hostile.packed(), headers, reply_topics=set())
+
+    assert incoming.reply.headers == (("kafka_correlationId", b""),)
+    assert incoming.reply.topic is None
+
+
 @pytest.mark.parametrize("name", ["kafka_replyTopic", "REPLY_TOPIC", "reply_to", "ce_replyto"])
 def test_a_reply_topic_counts_only_from_an_allow_list(name: str) -> None:
     """Off: the wish is ignored. On: another topic is refused."""

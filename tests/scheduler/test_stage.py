@@ -315,6 +315,20 @@ BAD_QUERIES: dict[str, tuple[Record, Reason, str]] = {
         Reason.CORRUPT_RECORD,
         "decode",
     ),
+    "header name that is no text": (
+        Record(
+            TOPICS.queries,
+            2,
+            77,
+            b"k",
+            json.dumps({"task": "banking77", "text": "hi"}).encode(),
+            (),
+            NOW_MS,
+            bad_header="the name of a header is not UTF-8",
+        ),
+        Reason.BAD_HEADER,
+        "decode",
+    ),
 }
 
 

@@ -61,6 +61,25 @@ def test_null_value_stays_null() -> None:
     assert _letter(_record(value=None)).value is None
 
 
+def test_null_header_stays_null() -> None:
+    """Its producer may tell it from an empty one."""
+    headers = (("task", None), ("task", b""))
+
+    letter = _letter(_record(headers=headers))
+
+    assert letter.headers[:2] == headers
+    assert letter.num_bytes > 0
+
+
+def test_headers_that_cannot_be_read_are_missed() -> None:
+    """Key and value are there all the same."""
+    letter = _letter(_record(headers=(), bad_header="the name of a header is not UTF-8"))
+
+    assert (letter.key, letter.value) == (b"k", b"raw \x00 bytes")
+    assert dict(letter.headers)["petstream-headers-dropped"] == b"all"
+    assert "petstream-corrupt" not in dict(letter.headers)
+
+
 def test_corrupt_record_is_its_coordinates() -> None:
     """Nothing but where it stood, and why."""
     letter = _letter(_record(value=None, key=None, headers=(), corrupt="CRC mismatch"))

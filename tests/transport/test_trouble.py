@@ -1,10 +1,7 @@
 """Records that cannot be read and offsets that cannot be kept, on a real broker."""
 
-import ctypes
 from collections.abc import Iterator
-from pathlib import Path
 
-import confluent_kafka
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -12,6 +9,7 @@ from confluent_kafka.cimpl import NewPartitions
 
 from tests.contracts.backends import KafkaBackend
 from tests.contracts.members import Deaf, eventually
+from tests.transport.raw_producer import append_with_header
 from transport.deadline import Deadline
 from transport.errors import DataLossDetected
 from transport.records import Claim, Partition, Record
@@ -172,40 +170,11 @@ def test_header_name_that_is_no_text_does_not_stop_the_session(reader: Reader) -
     reader.backend.append("in", [b"plain"] * 300, 0)
     session = reader.open()
     reader.read(session, 300)
-    _append_with_header(reader, b"\xff\xfe", b"odd")
+    append_with_header(reader.backend.settings, reader.topic, b"\xff\xfe", value=b"odd", key=b"k")
     reader.backend.append("in", [b"plain"], 0)
 
     odd, plain = reader.read(session, 2)
 
-    assert (odd.value, odd.headers) == (b"odd", ())
-    assert odd.corrupt == "the name of a header is not UTF-8"
-    assert (plain.value, plain.corrupt) == (b"plain", None)
-
-
-def _append_with_header(reader: Reader, name: bytes, value: bytes) -> None:
-    """Publish by librdkafka's C interface: the Python one allows no such name."""
-    folder = Path(confluent_kafka.__file__).parent.with_name("confluent_kafka.libs")
-    library = ctypes.CDLL(str(next(folder.glob("librdkafka*"))))
-    pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
-    library.rd_kafka_conf_new.restype = pointer
-    library.rd_kafka_conf_set.argtypes = [pointer, text, text, pointer, size]
-    library.rd_kafka_new.restype = pointer
-    library.rd_kafka_new.argtypes = [ctypes.c_int, pointer, pointer, size]
-    library.rd_kafka_producev.argtypes = [pointer]
-    library.rd_kafka_flush.argtypes = [pointer, ctypes.c_int]
-    library.rd_kafka_destroy.argtypes = [pointer]
-    config = library.rd_kafka_conf_new()
-    servers = reader.backend.settings.bootstrap_servers.encode()
-    library.rd_kafka_conf_set(config, b"bootstrap.servers", servers, None, 0)
-    producer = library.rd_kafka_new(0, config, None, 0)
-    end, topic_tag, value_tag, header_tag = (ctypes.c_int(tag) for tag in (0, 1, 4, 9))
-    error = library.rd_kafka_producev(
-        producer,
-        *(topic_tag, text(reader.topic.encode())),
-        *(value_tag, text(value), size(len(value))),
-        *(header_tag, text(name), text(b"v"), ctypes.c_ssize_t(1)),
-        end,
-    )
-    assert error == 0
-    assert library.rd_kafka_flush(producer, 20_000) == 0
-    library.rd_kafka_destroy(producer)
+    assert (odd.key, odd.value, odd.headers) == (b"k", b"odd", ())
+    assert (odd.bad_header, odd.corrupt) == ("the name of a header is not UTF-8", None)
+    assert (plain.value, plain.bad_header) == (b"plain", None)
