@@ -76,7 +76,7 @@ def scheduler(
         ),
         plan=PlanLimits(max_batch_rows=batch_rows, max_batch_tokens=batch_tokens),
         texts=TextLimits(max_chars),
-        cost_models=_cost_models(settings, profile),
+        cost_models=cost_models(settings, profile),
         reply_topics=frozenset(reply_topic) if reply_topic else None,
         max_outstanding_batches=max_outstanding,
     )
@@ -104,7 +104,16 @@ def _parse_levels(text: str) -> tuple[int, ...]:
     return levels
 
 
-def _cost_models(settings: Settings, paths: list[Path] | None) -> dict[str, CostModel]:
+def cost_models(settings: Settings, paths: list[Path] | None) -> dict[str, CostModel]:
+    """Return the cost models that were measured, by backbone.
+
+    Args:
+        settings: Their state folder holds what `petstream profile` wrote.
+        paths: Files to read instead.
+
+    Raises:
+        typer.Exit: If a file is no profile.
+    """
     try:
         if paths:
             profiles = [read_profile(path) for path in paths]

@@ -7,11 +7,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from messages.topics import TopicNames
 from petstream.commands import scheduler as command
+from petstream.settings import Settings
+from scheduler.cost_model import default_cost_model
+from scheduler.planning import PlanLimits, PlanRows, plan
+from scheduler.policies.catalogue import POLICIES
+from scheduler.profile_file import Profile, write_profile
 from transport.health import read_health
 from transport.settings import KafkaSettings
 from transport.topics import create_topics
@@ -44,6 +50,40 @@ def test_wrong_use_is_told(arguments: list[str], complaint: str) -> None:
 
     assert result.exit_code == 2
     assert complaint in result.stderr
+
+
+def test_a_measured_profile_reaches_the_planner(tmp_path: Path) -> None:
+    """What `petstream profile` wrote is the cost model, and `coordinated` plans otherwise by it."""
+    costs_ms = ((0.0, 0.0), (0.0, 1000.0))
+    without_launch = Profile(
+        backbone="minilm-l3",
+        device="a processor",
+        dtype="float32",
+        threads=1,
+        versions={},
+        commit="abc",
+        measured_at="2026-01-01T00:00:00+00:00",
+        repeats=1,
+        num_rows=(1, 1001),
+        seq_lens=(1, 1001),
+        alpha_ms=costs_ms,
+        beta_ms={"lora": costs_ms},
+    )
+    settings = Settings(state_dir=tmp_path)
+    built_in = command.cost_models(settings, None)
+    write_profile(without_launch, tmp_path / "profiles")
+    measured = command.cost_models(settings, None)
+
+    assert built_in == {}
+    assert list(measured) == ["minilm-l3"]
+    assert measured["minilm-l3"].alpha.at(501, 501) == pytest.approx(250.0)
+    # A launch saved is worth padding the shorter rows; where a row alone costs nothing, it is not.
+    rows = PlanRows(np.array([0] * 4 + [1] * 4), np.array([30] * 4 + [32] * 4), ("lora", "lora"))
+    coordinated = POLICIES["coordinated"]
+    by_default = plan(rows, default_cost_model(), coordinated, PlanLimits())
+    by_measured = plan(rows, measured["minilm-l3"], coordinated, PlanLimits())
+    assert [batch.row_indices.tolist() for batch in by_default] == [[0, 1, 2, 3, 4, 5, 6, 7]]
+    assert [len(batch.row_indices) for batch in by_measured] == [1] * 8
 
 
 @pytest.mark.kafka
