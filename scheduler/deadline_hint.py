@@ -1,9 +1,10 @@
 """When a record wants to be done with, found without decoding it: a hint for closing windows.
 
 Decoding belongs to the compute thread; here a search for a field's name and the number behind it
-is enough. A text that contains such bytes closes a window early, which harms nobody, and a deadline
-in a form not looked for (`ce_expirytime`) waits a window's full time: the true deadline is
-checked after decoding.
+is enough, and no more than a hint. A text that contains such bytes makes a window close early,
+which costs everybody in it company in their batches: the window therefore bounds what a hint may
+do. A deadline in a form not looked for (`ce_expirytime`) waits a window's full time: the true
+deadline is checked after decoding.
 """
 
 import re

@@ -2,7 +2,9 @@
 
 Lives on the Kafka thread, so it looks at sizes and deadlines only and decodes nothing; tokens are
 estimated from bytes, and exact limits are the planner's. A longer window makes fuller batches, a
-shorter one faster answers.
+shorter one faster answers. A deadline closes a window early for everybody in it, so it is heeded
+only where that can help, and never at once: one caller in a hurry would otherwise give every task
+batches of one row.
 """
 
 import time
@@ -16,6 +18,8 @@ from transport.window import FOREVER_S
 _ENVELOPE_BYTES = 64
 """Of a query that is not its text: field names, id, task."""
 _BYTES_PER_TOKEN = 4
+_SHORTEST_WAIT_MS = 1.0
+"""Before a deadline closes a window, however near it is: time for company to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,8 @@ class WindowLimits:
     """Estimated."""
     max_bytes: int = 4 * 2**20
     deadline_reserve_ms: float = 100.0
-    """How long before the earliest deadline the window closes: the time the rest needs."""
+    """How long before the earliest deadline the window closes: the time the rest needs. With less
+    time left it closes 1 ms after the record came; a deadline that is past is not heeded."""
 
     def __post_init__(self) -> None:
         if not (self.max_wait_ms >= 0 and self.deadline_reserve_ms >= 0):
@@ -69,12 +74,7 @@ class SchedulingWindow:
             record: A query or an escalation, whatever it holds.
             now_s: On the clock that `is_ready` will be asked with.
         """
-        close_at_s = now_s + self._limits.max_wait_ms / 1000
-        deadline_ms = deadline_ms_of(record)
-        if deadline_ms is not None:
-            left_ms = deadline_ms - 1000 * self._wall_clock_s()
-            in_time_s = now_s + (left_ms - self._limits.deadline_reserve_ms) / 1000
-            close_at_s = min(close_at_s, in_time_s)
+        close_at_s = now_s + self._wait_ms(record) / 1000
         self._close_at_s = min(self._close_at_s, close_at_s) if self._records else close_at_s
         self._records.append(record)
         self._count(record)
@@ -110,6 +110,18 @@ class SchedulingWindow:
         self._records = kept
         for record in kept:
             self._count(record)
+
+    def _wait_ms(self, record: Record) -> float:
+        """Return how long the window may wait after this record came."""
+        longest_ms = self._limits.max_wait_ms
+        deadline_ms = deadline_ms_of(record)
+        if deadline_ms is None:
+            return longest_ms
+        left_ms = deadline_ms - 1000 * self._wall_clock_s()
+        if left_ms <= 0:
+            return longest_ms  # too late already: haste would help nobody
+        in_time_ms = max(_SHORTEST_WAIT_MS, left_ms - self._limits.deadline_reserve_ms)
+        return min(longest_ms, in_time_ms)
 
     def _count(self, record: Record) -> None:
         num_bytes = len(record.value or b"") + len(record.key or b"")

@@ -115,14 +115,60 @@ def test_it_closes_before_the_earliest_deadline_by_the_reserve() -> None:
     assert window.is_ready(20.251)
 
 
-def test_a_deadline_that_is_past_closes_it_at_once() -> None:
-    """A deadline that is past closes it at once."""
-    window = _window(max_wait_ms=5000)
+@pytest.mark.parametrize("value", [{"ttl_ms": 50_000}, {"ttl_ms": 0}, {"expires_at_ms": 5}])
+def test_a_deadline_that_is_past_is_not_heeded(value: dict[str, int]) -> None:
+    """The query is answered with an error anyway; others must not pay for it."""
+    window = _window(max_wait_ms=50)
 
-    window.add(_record(pack({"ttl_ms": 10}), appended_ms=WALL_MS - 60_000), 20.0)
+    window.add(_record(pack(value), appended_ms=WALL_MS - 60_000), 20.0)
+
+    assert not window.is_ready(20.049)
+    assert window.is_ready(20.051)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pack({"ttl_ms": 100}),
+        pack({"ttl_ms": 1}),
+        pack({"parameters": {"latency_slo_ms": 0.5}}),
+        b'a text about "ttl_ms": 7',
+    ],
+)
+def test_a_near_deadline_leaves_a_moment_for_company(value: bytes) -> None:
+    """It may be one that cannot be met, or only words of a text."""
+    window = _window(max_wait_ms=50)
+
+    window.add(_record(value), 20.0)
+    window.add(_record(b"company", offset=1), 20.0005)
+
+    assert not window.is_ready(20.0009)
+    assert window.is_ready(20.0011)
+    assert len(window.take()) == 2
+
+
+def test_a_stream_of_near_deadlines_makes_no_batches_of_one_row() -> None:
+    """One caller's haste: of 40 queries/ms every tenth is in a hurry, and windows hold many."""
+    window = _window(max_wait_ms=4)
+    sizes = []
+    for number in range(400):
+        now_s = 20.0 + number * 0.000_025
+        if window.is_ready(now_s):
+            sizes.append(len(window.take()))
+        value = pack({"ttl_ms": 5}) if number % 10 == 0 else b"patient"
+        window.add(_record(value, offset=number), now_s)
+
+    assert len(sizes) >= 5
+    assert min(sizes) >= 40
+
+
+def test_a_near_deadline_makes_nobody_wait_longer() -> None:
+    """The moment for company is not longer than the window."""
+    window = _window(max_wait_ms=0)
+
+    window.add(_record(pack({"ttl_ms": 5})), 20.0)
 
     assert window.is_ready(20.0)
-    assert window.wait_s(20.0) == 0.0
 
 
 def test_taking_empties_it_in_order_of_arrival() -> None:
