@@ -125,6 +125,14 @@ class MessageError(ValueError):
         super().__init__(f"{reason.value}: {self.detail}")
 
 
+class SchemaUnsupported(MessageError):
+    """A message that says it is of another major version, whatever else is in it."""
+
+    def __init__(self, version: str, detail: str) -> None:
+        super().__init__(Reason.SCHEMA_UNSUPPORTED, detail)
+        self.version = version
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorAnswer:
     """The terminal record of a query that has no result."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from messages.errors import MessageError, Reason
+from messages.errors import MessageError, Reason, SchemaUnsupported
 from messages.limits import MAX_ATTEMPT, MAX_DEPTH, MAX_EPOCH_MS, MAX_LEVEL
 from messages.strict_msgpack import is_timestamp
 
@@ -81,7 +81,8 @@ def check_version(version: object) -> bool:
     """Whether a message of `version` may hold fields that this reader does not know.
 
     Raises:
-        MessageError: `version` is malformed, or of another major.
+        SchemaUnsupported: `version` is of another major.
+        MessageError: `version` is malformed, or missing.
     """
     if version == VERSION:
         return False
@@ -93,7 +94,7 @@ def check_version(version: object) -> bool:
     if match is None:
         raise MessageError(Reason.BAD_FORMAT, "v must look like 1.0")
     if int(match[1]) != MAJOR:
-        raise MessageError(Reason.SCHEMA_UNSUPPORTED, f"this service reads version {MAJOR}.x")
+        raise SchemaUnsupported(version, f"this service reads version {MAJOR}.x")
     return int(match[2]) > MINOR
 
 

@@ -1,12 +1,13 @@
 """From an input record to a row or a refusal: decoding, resolving the task, validating.
 
-Whatever a record holds, exactly one of both comes out, and nothing is raised.
+Whatever a query's record holds, exactly one of both comes out, and nothing is raised. An escalation
+of another major version is not decided on: the process must stop, or its query would be lost.
 """
 
 import logging
 from collections.abc import Collection
 
-from messages.errors import ErrorAnswer, MessageError, Reason
+from messages.errors import ErrorAnswer, MessageError, Reason, SchemaUnsupported
 from messages.escalation import Escalation
 from messages.escalation_codec import decode_escalation
 from messages.limits import MAX_TTL_MS
@@ -16,6 +17,7 @@ from messages.reply_salvage import salvage_reply
 from scheduler.registry import TaskDirectory
 from scheduler.rows import PendingRow, Refusal
 from scheduler.validation import TextLimits, check_deadline, check_texts, starting_level
+from transport.errors import VersionMismatch
 from transport.records import Record
 
 logger = logging.getLogger(__name__)
@@ -82,11 +84,17 @@ class Admission:
             return Refusal(record, answer, incoming.reply)
 
     def admit_escalation(self, record: Record, now_ms: float) -> PendingRow | Refusal:
-        """Decide on a record of the escalation topic, which only workers write."""
+        """Decide on a record of the escalation topic, which only workers write.
+
+        Raises:
+            VersionMismatch: If a worker of another major version wrote it.
+        """
         try:
             if record.corrupt is not None:
                 raise MessageError(Reason.CORRUPT_RECORD, "the broker's copy cannot be read")
             escalation = decode_escalation(record.value)
+        except SchemaUnsupported as error:
+            raise VersionMismatch(record.source, record.offset, error.version) from error
         except MessageError as error:
             logger.error("escalation %s/%s is invalid: %s", record.source, record.offset, error)
             origin = Origin(record.topic, "", record.partition, record.offset)

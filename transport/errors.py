@@ -5,20 +5,22 @@ TransportError
 ├── BrokerUnreachable       nobody answers at the bootstrap servers, or refuses us
 ├── TopicConfigError        a topic is missing or not as the specification wants it
 ├── TableFollowerFailed     the follower of a compacted topic stopped
-├── BacklogUnknown          the outstanding work could not be measured for too long
 ├── StageFailed             the stage raised: a bug, the process ends without committing
+├── VersionMismatch         a record of our own that another major version wrote, likewise
 ├── WindowSkippedRecords    a window broke its contract: a bug, likewise
 └── SessionError
     ├── StaleAssignment     a claim on a partition that moved on: drop the work
     ├── TransactionAborted  nothing was published: publish again while the claims hold
     ├── TooManyAborts       give up and let the supervisor start the process anew
     ├── SessionFenced       another live process has the same transactional id
+    ├── AccessDenied        the broker's access rules forbid what the session has to do
     ├── OutcomeUnknown      a transaction can be neither committed nor ruled out
     ├── RecordTooLarge      a record that no retry will make smaller
     └── DataLossDetected    records were deleted before they were read
 """
 
 from messages.origin import Origin
+from transport.records import Partition
 
 
 class TransportError(Exception):
@@ -63,6 +65,22 @@ class TableFollowerFailed(TransportError):
 
 class StageFailed(TransportError):
     """The stage raised on these records; none of them is committed."""
+
+
+class VersionMismatch(TransportError):
+    """A batch or an escalation that this process cannot read, and another version can.
+
+    It is neither answered nor set aside: the process ends, and a process of that version, or of
+    one that reads it, takes it up.
+    """
+
+    def __init__(self, source: Partition, offset: int, version: str) -> None:
+        super().__init__(
+            f"record {source}/{offset} was written by version {version}, which this process does "
+            "not read; upgrade this process, or have the older records worked off first; nothing "
+            "of it is committed"
+        )
+        self.version = version
 
 
 class WindowSkippedRecords(TransportError):

@@ -89,6 +89,7 @@ def run_pipeline(
 
     Raises:
         StageFailed: If the stage raised; nothing of that unit is committed.
+        VersionMismatch: If a record is of another major version; likewise.
         SessionError: If the session cannot go on. Restarting the process is safe and loses nothing.
     """
     if limits is None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from transport.compute import Answer, ComputeThread
-from transport.errors import StageFailed, StaleAssignment
+from transport.errors import StageFailed, StaleAssignment, VersionMismatch
 from transport.records import Claim, OutgoingRecord, Partition, Record, latest_claims
 
 
@@ -31,10 +31,13 @@ class Unit:
 
         Raises:
             StageFailed: If the stage raised.
+            VersionMismatch: If the stage met a record of another version.
         """
         error = self.answer.exception()
         if error is None:
             return self.answer.result()
+        if isinstance(error, VersionMismatch):
+            raise error
         first, last = self.records[0], self.records[-1]
         raise StageFailed(
             f"the stage failed on {len(self.records)} records, {first.source}/{first.offset} to "

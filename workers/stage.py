@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from messages.answer_codec import encode_answer
 from messages.batch import Batch, BatchRow
 from messages.batch_codec import decode_batch
-from messages.errors import ErrorAnswer, MessageError, Reason
+from messages.errors import ErrorAnswer, MessageError, Reason, SchemaUnsupported
 from messages.escalation import Escalation, SmallLevelOutput
 from messages.escalation_codec import encode_escalation
 from messages.limits import MAX_ANSWER_BYTES, MAX_ESCALATION_BYTES
@@ -28,6 +28,7 @@ from tasks.description import TaskDescription
 from tasks.errors import TaskError
 from tasks.word_tokens import WordToken
 from transport.dead_letters import dead_letter
+from transport.errors import VersionMismatch
 from transport.records import OutgoingRecord, Record
 from workers.answers import Answer, answer
 from workers.cascade import LevelOutput, judge, next_level
@@ -78,12 +79,18 @@ class WorkerStage:
         self._wall_clock_s = wall_clock_s
 
     def process(self, records: Sequence[Record], /) -> Sequence[OutgoingRecord]:
-        """Run the batches of `records` together, in one pass over the backbone."""
+        """Run the batches of `records` together, in one pass over the backbone.
+
+        Raises:
+            VersionMismatch: If a scheduler of another major version wrote one.
+        """
         outgoing: list[OutgoingRecord] = []
         batches: list[Batch] = []
         for record in records:
             try:
                 batch = _decoded(record)
+            except SchemaUnsupported as error:
+                raise VersionMismatch(record.source, record.offset, error.version) from error
             except MessageError as error:
                 outgoing.append(self._set_aside(record, error))
                 continue

@@ -5,6 +5,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
+import msgpack  # type: ignore[import-untyped]
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ from tests.scheduler.stages import (
     token,
     token_ids,
 )
+from transport.errors import VersionMismatch
 from transport.records import Headers, Record
 
 ORIGINAL = OriginalRecord(b"as it came", (("task", b"banking77"),))
@@ -428,7 +430,19 @@ def test_an_escalation_of_a_task_retired_meanwhile_is_still_scheduled(models_dir
     assert [row.query_id for row in out.rows] == ["e0"]
 
 
-@pytest.mark.parametrize("value", [None, b"", b"\xc1", b"\x80"])
+@pytest.mark.parametrize("version", ["2.0", "0.9"])
+def test_an_escalation_of_another_version_stops_the_scheduler(
+    models_dir: Path, version: str
+) -> None:
+    """Set aside, its query would never be answered: a newer scheduler can read it."""
+    value = msgpack.packb({"v": version, "anything": "else"})
+    record = Record(TOPICS.escalations, 3, 5, None, value, (), NOW_MS)
+
+    with pytest.raises(VersionMismatch, match=rf"escalations/3/5 was written by version {version}"):
+        make_stage(models_dir).process([record])
+
+
+@pytest.mark.parametrize("value", [None, b"", b"\xc1", b"\x80", b"\x81\xa1v\xa1x"])
 def test_an_escalation_that_names_no_query_goes_to_the_dead_letters(
     models_dir: Path, value: bytes | None
 ) -> None:

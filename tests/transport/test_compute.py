@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from transport.compute import ComputeThread
-from transport.errors import StageFailed, StaleAssignment
+from transport.compute import ComputeThread, Stage
+from transport.errors import StageFailed, StaleAssignment, VersionMismatch
 from transport.records import Claim, OutgoingRecord, Partition, Record
 from transport.units import UnitsInFlight
 
@@ -41,7 +41,7 @@ def _wait_all(compute: ComputeThread, units: UnitsInFlight) -> None:
         compute.wait(0.1)
 
 
-def _flight(stage: Echo, owned: Sequence[int] = (0, 1)) -> tuple[ComputeThread, UnitsInFlight]:
+def _flight(stage: Stage, owned: Sequence[int] = (0, 1)) -> tuple[ComputeThread, UnitsInFlight]:
     compute = ComputeThread(stage)
     return compute, UnitsInFlight(compute, lambda p: 7 if p.partition in owned else None)
 
@@ -143,6 +143,23 @@ def test_failure_names_the_records() -> None:
 
     with pytest.raises(StageFailed, match=r"in/0/5 to in/0/6: ZeroDivisionError: bad batch"):
         units.finished()[0].outgoing()
+    compute.close()
+
+
+def test_record_of_another_version_is_told_as_it_is() -> None:
+    """It is no bug of the stage: the error says what to upgrade."""
+
+    class OlderStage:
+        def process(self, records: Sequence[Record], /) -> Sequence[OutgoingRecord]:
+            raise VersionMismatch(records[0].source, records[0].offset, "2.0")
+
+    compute, units = _flight(OlderStage())
+    units.submit([_record(5)])
+    _wait_all(compute, units)
+
+    with pytest.raises(VersionMismatch, match=r"in/0/5 was written by version 2\.0") as caught:
+        units.finished()[0].outgoing()
+    assert caught.value.version == "2.0"
     compute.close()
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgpack  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from tasks.backbone_shape import BackboneShape
 from tasks.description import BackboneReference
 from tasks.pets.bitfit import BitFit
 from tasks.store import TaskStore
+from transport.errors import VersionMismatch
 from transport.records import OutgoingRecord, Record
 from workers.backbone import Backbone
 from workers.backbone_store import BackboneStore
@@ -393,7 +395,20 @@ def test_an_answer_that_its_topic_would_not_take_is_refused(
     assert len(second.labels) == 3
 
 
-@pytest.mark.parametrize("value", [b"", b"\xc1", b"not a batch"], ids=["empty", "c1", "text"])
+def test_a_batch_of_another_version_stops_the_worker(small: Bench) -> None:
+    """Set aside, its queries would never be answered: a newer worker can read it."""
+    value = encode_batch(small.batch([small.row(HAM)])).value
+    value = msgpack.packb(msgpack.unpackb(value) | {"v": "2.0"})
+
+    with pytest.raises(VersionMismatch, match=r"written by version 2\.0.*upgrade this process"):
+        small.run_bytes(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"\xc1", b"not a batch", b"\x81\xa1v\xa1x", b"\x80"],
+    ids=["empty", "c1", "text", "no version", "nothing in it"],
+)
 def test_a_corrupt_batch_is_set_aside(small: Bench, value: bytes) -> None:
     """Bytes that are no batch name no query: they go to the dead letters as they are."""
     (record,) = small.run_bytes(value)
