@@ -61,6 +61,7 @@ def kafka_settings(settings: Settings) -> KafkaSettings:
         kafka = KafkaSettings(
             bootstrap_servers=settings.bootstrap_servers,
             delivery=settings.delivery,
+            group_protocol=settings.group_protocol,
             extra=settings.kafka,
         )
         if settings.kafka:

@@ -58,6 +58,8 @@ class Settings(BaseSettings):
     """None: the embedded broker, where it runs."""
     namespace: str = Field(default="petstream", pattern=r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,63}\z")
     delivery: Literal["exactly_once", "at_least_once"] = "exactly_once"
+    group_protocol: Literal["consumer", "classic"] = "consumer"
+    """`consumer` needs brokers of 4.0 or later."""
     models_dir: Path = Path(platformdirs.user_cache_dir("petstream")) / "backbones"
     tasks_dir: Path = Path(platformdirs.user_data_dir("petstream")) / "tasks"
     state_dir: Path = Path(platformdirs.user_state_dir("petstream"))
@@ -83,6 +85,7 @@ class Settings(BaseSettings):
         given = {
             "PETSTREAM_NAMESPACE": self.namespace,
             "PETSTREAM_DELIVERY": self.delivery,
+            "PETSTREAM_GROUP_PROTOCOL": self.group_protocol,
             "PETSTREAM_MODELS_DIR": str(self.models_dir),
             "PETSTREAM_TASKS_DIR": str(self.tasks_dir),
             "PETSTREAM_STATE_DIR": str(self.state_dir),

@@ -7,8 +7,9 @@ import psutil
 import pytest
 
 from petstream import services_file
-from petstream.kafka_connection import broker_settings
+from petstream.kafka_connection import broker_settings, kafka_settings
 from petstream.services_file import RunningServices
+from petstream.settings import load_settings
 
 
 @pytest.fixture
@@ -76,3 +77,24 @@ def test_while_the_broker_of_up_starts_there_is_none(machine: Path) -> None:
     say_up(machine / "state", bootstrap_servers="")
 
     assert broker_settings(None, None).bootstrap_servers is None
+
+
+def test_the_group_protocol_is_a_setting(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Brokers older than 4.0 need the classic one; child processes get it, too."""
+    default = broker_settings(None, None)
+    (machine / "petstream.toml").write_text('group_protocol = "classic"\n')
+    of_file = broker_settings(None, None)
+    monkeypatch.setenv("PETSTREAM_GROUP_PROTOCOL", "consumer")
+    of_environment = broker_settings(None, None)
+
+    protocols = [kafka_settings(s).group_protocol for s in (default, of_file, of_environment)]
+    assert protocols == ["consumer", "classic", "consumer"]
+    assert of_file.environment()["PETSTREAM_GROUP_PROTOCOL"] == "classic"
+
+
+def test_another_group_protocol_is_refused(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name, as every bad setting."""
+    monkeypatch.setenv("PETSTREAM_GROUP_PROTOCOL", "share")
+
+    with pytest.raises(ValueError, match="group_protocol"):
+        load_settings()
