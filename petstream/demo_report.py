@@ -22,6 +22,7 @@ class TaskReport:
     pet_kind: str
     queries: int
     level_0_share: float
+    """Of all its queries."""
     accuracy: float
     latency_ms: LatencySummary | None
     """Of the steady half."""
@@ -38,6 +39,7 @@ class DemoReport:
     duplicates: int
     tasks: tuple[TaskReport, ...]
     level_share: Mapping[str, float]
+    """Of the results, by the level that gave them."""
     throughput_qps: float
     """Of the half that was published at once."""
     latency_ms: LatencySummary | None
@@ -138,7 +140,7 @@ def as_table(report: DemoReport) -> Table:
         "all",
         "",
         str(report.queries),
-        f"{report.level_share.get('0', 0.0):.0%}",
+        f"{sum(t.level_0_share * t.queries for t in report.tasks) / max(1, report.queries):.0%}",
         f"{sum(t.accuracy * t.queries for t in report.tasks) / max(1, report.queries):.1%}",
         *_percentiles(report.latency_ms),
     )

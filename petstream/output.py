@@ -3,11 +3,13 @@
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 console = Console()
 """Tables and progress for people, on standard output."""
@@ -25,6 +27,26 @@ def fail(message: str, *, code: int = 1) -> NoReturn:
     """
     print(f"petstream: {message}", file=sys.stderr)  # noqa: T201 - plain, unwrapped, for scripts
     raise typer.Exit(code)
+
+
+@contextmanager
+def counting_bar(
+    what: str, total: int | None, *, on: Console = error_console
+) -> Iterator[Callable[[], None]]:
+    """Show how many there are so far, on a terminal; nothing elsewhere.
+
+    Args:
+        what: What is counted.
+        total: How many there will be; None where nobody knows.
+        on: The console.
+
+    Yields:
+        To be called for each, on any thread.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=on, disable=not on.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
 
 
 def warn(message: str) -> None:

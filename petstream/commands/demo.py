@@ -5,14 +5,13 @@ from collections.abc import Callable, Sequence
 
 import typer
 from confluent_kafka.admin import AdminClient
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from messages.topics import TopicNames
 from petstream.demo_report import DemoReport, as_json, as_table, make_report
 from petstream.demo_run import SETTLE_S, Exchange, TerminalRecords, send_and_wait
 from petstream.demo_samples import DemoTask, Sample, draw_samples, load_demo_tasks
 from petstream.kafka_connection import broker_settings, kafka_settings
-from petstream.output import console, error_console, fail, print_json
+from petstream.output import console, counting_bar, error_console, fail, print_json
 from petstream.settings import Settings, load_settings
 from producers.answer_log import AnswerLog
 from producers.client import Client
@@ -86,22 +85,12 @@ def _ask(
         AnswerLog(kafka.reader(), topics.results, ends(admin, topics.results, BROKER_LIMIT_S))
     )
     records.start()
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=error_console,
-    )
     try:
         with (
-            progress,
+            counting_bar("answered", queries) as on_answer,
             Client(Connection(kafka, settings.namespace), max_in_flight=MAX_IN_FLIGHT) as client,
         ):
-            bar = progress.add_task("answered", total=queries)
-            exchanges = _send(
-                client, draw_samples(tasks, queries, SEED), lambda: progress.advance(bar)
-            )
+            exchanges = _send(client, draw_samples(tasks, queries, SEED), on_answer)
             time.sleep(SETTLE_S)
     finally:
         records.stop()
@@ -124,12 +113,19 @@ def _send(
 
 def _print(report: DemoReport) -> None:
     console.print(as_table(report))
+    for line in summary_lines(report):
+        console.print(line)
+
+
+def summary_lines(report: DemoReport) -> tuple[str, ...]:
+    """Say below the table what each figure is of."""
     levels = ", ".join(f"level {level} {share:.0%}" for level, share in report.level_share.items())
-    console.print(
-        f"{report.queries} queries, {report.answered} answered ({levels}), {report.errors} errors, "
-        f"{report.lost} lost, {report.duplicates} answered twice"
-    )
-    console.print(
-        f"{report.throughput_qps:.0f} queries/s when half of them are published at once; "
-        f"latency as above at {STEADY_QUERIES_PER_S:.0f} queries/s"
+    at_once = report.queries // 2
+    return (
+        f"all {report.queries} queries: {report.answered} answered ({levels}), "
+        f"{report.errors} errors, {report.lost} lost, {report.duplicates} answered twice",
+        f"throughput: {report.throughput_qps:.0f} queries/s, of the first {at_once}, "
+        "which were published at once",
+        f"p50 and p99: of the other {report.queries - at_once}, "
+        f"published at {STEADY_QUERIES_PER_S:.0f} queries/s; the other columns: of all",
     )

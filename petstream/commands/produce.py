@@ -13,7 +13,7 @@ from messages.query import Query
 from petstream.answer_view import wire_form
 from petstream.client_connection import client_connection
 from petstream.load_view import report_document, report_tables
-from petstream.output import console, error_console, fail, print_json
+from petstream.output import console, counting_bar, error_console, fail, print_json
 from petstream.query_file import QueryFileError, read_queries
 from producers.client import Client
 from producers.errors import ClientError
@@ -66,6 +66,7 @@ def produce(
             if file != _STDIN:
                 # To its end first: of a file with a bad line nothing is published.
                 queries = list(queries)
+            count = draw or (len(queries) if isinstance(queries, list) else None)
             if draw is None:
                 plan = in_order(queries, rate_per_s=rate, seed=seed)
             elif rate is None:
@@ -79,9 +80,9 @@ def produce(
                 Client(connection, max_in_flight=in_flight, timeout_s=timeout)
             )
             is_through = (
-                _ask(client, plan, answers, timeout, as_json=as_json)
+                _ask(client, plan, count, answers, timeout, as_json=as_json)
                 if wait
-                else _publish(client, plan, as_json=as_json)
+                else _publish(client, plan, count, as_json=as_json)
             )
         except (OSError, QueryFileError) as error:
             before = "; the lines before it were published" if file == _STDIN else ""
@@ -92,17 +93,21 @@ def produce(
         raise typer.Exit(1)
 
 
-def _publish(client: Client, plan: Iterator[TimedQuery], *, as_json: bool) -> bool:
+def _publish(
+    client: Client, plan: Iterator[TimedQuery], count: int | None, *, as_json: bool
+) -> bool:
     """Publish, and tell whether everything is stored."""
     stored = 0
     errors: dict[str, int] = {}
-    for outcome in client.publish_many(paced(plan)):
-        if isinstance(outcome, ClientError):
-            if not errors:
-                error_console.print(f"{type(outcome).__name__}: {outcome}", markup=False)
-            errors[type(outcome).__name__] = errors.get(type(outcome).__name__, 0) + 1
-        else:
-            stored += 1
+    with counting_bar("published", count) as on_published:
+        for outcome in client.publish_many(paced(plan)):
+            if isinstance(outcome, ClientError):
+                if not errors:
+                    error_console.print(f"{type(outcome).__name__}: {outcome}", markup=False)
+                errors[type(outcome).__name__] = errors.get(type(outcome).__name__, 0) + 1
+            else:
+                stored += 1
+                on_published()
     if as_json:
         print_json({"command": "produce", "published": stored, "errors": errors})
     else:
@@ -113,6 +118,7 @@ def _publish(client: Client, plan: Iterator[TimedQuery], *, as_json: bool) -> bo
 def _ask(
     client: Client,
     plan: Iterator[TimedQuery],
+    count: int | None,
     answers: Path | None,
     timeout_s: float,
     *,
@@ -120,11 +126,11 @@ def _ask(
 ) -> bool:
     """Publish and wait, and tell whether every query has a result."""
     settled: list[Ticket] = []
-    with error_console.status("publishing") as status:
+    with counting_bar("answered", count) as on_answer:
 
         def on_settled(ticket: Ticket) -> None:
             settled.append(ticket)
-            status.update(f"{len(settled)} answered")
+            on_answer()
 
         report = run_load(client, plan, answer_timeout_s=timeout_s, on_settled=on_settled)
     if answers is not None:
