@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
+from numpy.typing import NDArray
 
 from benchmarks.document import Goal, make_document
 from messages.query import QueryParameters
@@ -33,6 +33,7 @@ from producers.connection import Connection
 from scheduler.cost_model import default_cost_model
 from scheduler.planning import PlanLimits, PlanRows, plan
 from scheduler.policies.catalogue import DEFAULT_POLICY, POLICIES
+from scheduler.tokenisation import BackboneTokenizer
 from tasks.artifact import open_artifact
 from workers.backbone import Backbone
 from workers.backbone_store import BackboneStore
@@ -53,16 +54,15 @@ class BareLevel:
 
     level: int
     engine: Engine
-    tokenizer: Tokenizer
+    tokenizer: BackboneTokenizer
     tasks: dict[str, LoadedTask]
 
     def rows(self, samples: Sequence[Sample]) -> list[EngineRow]:
         """Tokenise; not part of what is timed."""
-        encodings = self.tokenizer.encode_batch_fast([sample.text for sample in samples])
-        return [
-            EngineRow(self.tasks[sample.task], np.asarray(encoding.ids, np.int64))
-            for sample, encoding in zip(samples, encodings, strict=True)
-        ]
+        tasks = [self.tasks[sample.task] for sample in samples]
+        limits = [task.description.level(self.level).max_tokens for task in tasks]
+        found = token_ids(self.tokenizer, [sample.text for sample in samples], limits)
+        return [EngineRow(task, ids) for task, ids in zip(tasks, found, strict=True)]
 
     def run(self, rows: Sequence[EngineRow]) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
         """Run rows in the batches that the default policy makes of them."""
@@ -80,18 +80,30 @@ class BareLevel:
         return [logits[number] for number in range(len(rows))]
 
 
+def token_ids(
+    tokenizer: BackboneTokenizer, texts: Sequence[str], max_tokens: Sequence[int]
+) -> list[NDArray[np.int64]]:
+    """Tokenise as the scheduler does, each text cut where its own task says."""
+    found: dict[int, NDArray[np.int64]] = {}
+    for limit in set(max_tokens):
+        numbers = [number for number, own in enumerate(max_tokens) if own == limit]
+        encoded = tokenizer.encode([texts[number] for number in numbers], limit)
+        for number, ids in zip(numbers, encoded, strict=True):
+            assert isinstance(ids, bytes), ids
+            found[number] = np.frombuffer(ids, "<u4").astype(np.int64)
+    return [found[number] for number in range(len(texts))]
+
+
 def load_level(level: int, tasks: Sequence[DemoTask], models_dir: Path) -> BareLevel:
     """Load backbone and tasks of one level."""
     folder = BackboneStore(models_dir).fetch(LEVEL_BACKBONES[level])
     engine = Engine(Backbone.load(folder))
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
+    tokenizer = BackboneTokenizer(folder / "tokenizer.json")
     loaded = {}
     for task in tasks:
         artifact = open_artifact(task.folder)
         weights = artifact.load_level(level, engine.backbone.shape)
         loaded[task.name] = engine.load_task(artifact.description, level, weights)
-        tokenizer.enable_truncation(artifact.description.levels[level].max_tokens)
     return BareLevel(level, engine, tokenizer, loaded)
 
 
