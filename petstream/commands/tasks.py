@@ -11,8 +11,8 @@ from rich.table import Table
 
 from messages.errors import MessageError
 from messages.task_event import TaskEvent, TaskRevision
+from petstream.kafka_connection import broker_settings
 from petstream.output import console, error_console, fail, print_json
-from petstream.settings import load_settings
 from petstream.task_registry import TaskRegistry, task_registry
 from tasks.errors import TaskError, UnknownTask
 from tasks.store import TaskStore
@@ -171,7 +171,7 @@ def retire(
 @contextmanager
 def _registry(bootstrap_servers: str | None, namespace: str | None) -> Iterator[TaskRegistry]:
     """Yield the registry; what goes wrong with it ends the command with one line."""
-    settings = load_settings().with_flags(bootstrap_servers=bootstrap_servers, namespace=namespace)
+    settings = broker_settings(bootstrap_servers, namespace)
     try:
         yield task_registry(settings)
     except (TaskError, TransportError, MessageError) as error:
