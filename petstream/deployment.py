@@ -24,7 +24,8 @@ from workers.backbone_store import BackboneStore
 from workers.levels import LEVEL_BACKBONES
 
 BATCH_PARTITIONS_PER_WORKER = 4
-READY_LIMIT_S = 120.0
+READY_LIMIT_S = 300.0
+"""Of a loaded machine, which needs minutes to import torch in every worker."""
 
 
 @dataclass(frozen=True, slots=True)
