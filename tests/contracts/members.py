@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -15,12 +15,17 @@ from transport.port import AssignmentListener, SessionPort
 from transport.records import Claim, OutgoingRecord, Partition, Record
 from transport.window import CountWindow, Window
 
-LIMIT_S = 40.0
+LIMIT_S = 240.0
 """Long enough for a rebalance on a busy machine; only a failing test waits so long."""
 
 
-def eventually(condition: Callable[[], bool], what: str) -> None:
+def eventually(condition: Callable[[], bool], what: str, *, every_s: float = 0.01) -> None:
     """Wait until a condition holds.
+
+    Args:
+        condition: What must come to hold.
+        what: For people.
+        every_s: How often to look; seldom where looking takes much of the machine.
 
     Raises:
         AssertionError: If it does not within the limit.
@@ -28,7 +33,7 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
     deadline = Deadline(LIMIT_S)
     while not condition():
         assert not deadline.has_passed, f"not within {LIMIT_S:.0f} s: {what}"
-        time.sleep(0.01)
+        time.sleep(every_s)
 
 
 class EchoStage:
@@ -55,10 +60,6 @@ class EchoStage:
             for record in records
         ]
 
-    def open_gate_after(self, seconds: float) -> None:
-        """Open the gate from another thread, so that the caller can go on to wait."""
-        threading.Timer(seconds, self.gate.set).start()
-
 
 class Deaf:
     """A listener for tests that look at the session alone."""
@@ -68,6 +69,23 @@ class Deaf:
 
     def forget(self, partitions: object, /) -> None:
         """Hear nothing."""
+
+
+class _WatchedListener:
+    """Tells when a drain begins, which may wait for what the test does next."""
+
+    def __init__(self, listener: AssignmentListener) -> None:
+        self._inner = listener
+        self.drain_began = threading.Event()
+
+    def drain(self, partitions: Collection[Partition], /) -> None:
+        """Tell, and drain."""
+        self.drain_began.set()
+        self._inner.drain(partitions)
+
+    def forget(self, partitions: Collection[Partition], /) -> None:
+        """Forget."""
+        self._inner.forget(partitions)
 
 
 class WatchedSession:
@@ -81,10 +99,17 @@ class WatchedSession:
         self.num_pauses = 0
         self.num_resumes = 0
         self.num_publishes = 0
+        self._listener: _WatchedListener | None = None
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether partitions were about to leave."""
+        return self._listener is not None and self._listener.drain_began.is_set()
 
     def open(self, listener: AssignmentListener, /) -> None:
         """Open."""
-        self.inner.open(listener)
+        self._listener = _WatchedListener(listener)
+        self.inner.open(self._listener)
 
     def poll(self, max_records: int, timeout_s: float, /) -> list[Record]:
         """Poll and count."""
@@ -142,7 +167,9 @@ class Member:
         self._stage = stage or self.stage
         self._may_take = may_take
         self._limits = PipelineLimits(
-            revoke_drain_s=revoke_drain_s, intake=intake or IntakeLimits()
+            revoke_drain_s=revoke_drain_s,
+            stop_drain_s=LIMIT_S,
+            intake=intake or IntakeLimits(),
         )
         self._thread = threading.Thread(target=self._run, name=name)
 

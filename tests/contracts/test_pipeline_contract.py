@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.contracts.backends import Backend, Crash, aborting
-from tests.contracts.members import Member, eventually
+from tests.contracts.members import LIMIT_S, Member, eventually
 from transport.errors import StageFailed, TooManyAborts
 from transport.intake import IntakeLimits
 from transport.records import OutgoingRecord, Partition, Record
@@ -153,7 +153,7 @@ def test_late_work_of_a_revoked_partition_is_dropped(backend: Backend) -> None:
         eventually(lambda: _owns(first, backend) == {0, 1, 2}, "the first owns all")
         first.stage.gate.clear()
         values = _fill(backend, 3)
-        assert first.stage.entered.wait(20)
+        assert first.stage.entered.wait(LIMIT_S)
         with Member(backend, "b") as second:
             eventually(lambda: len(_owns(second, backend)) > 0, "the second owns a partition")
             theirs = {f"{index}-{index:04d}" for index in _owns(second, backend)}
@@ -168,13 +168,14 @@ def test_late_work_of_a_revoked_partition_is_dropped(backend: Backend) -> None:
 def test_finished_work_is_published_before_a_partition_leaves(backend: Backend) -> None:
     """Work that is done within the drain is published by its old owner and not done again."""
     # The unit is only half done when the rebalance comes; the drain waits for it.
-    with Member(backend, "a", revoke_drain_s=20.0, window=CountWindow(3)) as first:
+    with Member(backend, "a", revoke_drain_s=LIMIT_S, window=CountWindow(3)) as first:
         eventually(lambda: _owns(first, backend) == {0, 1, 2}, "the first owns all")
         first.stage.gate.clear()
         values = _fill(backend, 3)
-        assert first.stage.entered.wait(20)
+        assert first.stage.entered.wait(LIMIT_S)
         with Member(backend, "b") as second:
-            first.stage.open_gate_after(0.5)
+            eventually(lambda: first.session.is_draining, "the first gives partitions up")
+            first.stage.gate.set()
             eventually(lambda: len(_owns(second, backend)) > 0, "the second owns a partition")
             eventually(lambda: len(_answers(backend)) >= 3, "3 answers")
 
@@ -188,7 +189,7 @@ def test_mixed_unit_is_done_again_without_the_revoked_part(backend: Backend) -> 
         eventually(lambda: _owns(first, backend) == {0, 1, 2}, "the first owns all")
         first.stage.gate.clear()
         values = _fill(backend, 60)
-        assert first.stage.entered.wait(20)
+        assert first.stage.entered.wait(LIMIT_S)
         with Member(backend, "b") as second:
             eventually(lambda: len(_owns(second, backend)) > 0, "the second owns a partition")
             first.stage.gate.set()
@@ -241,7 +242,7 @@ def test_stop_publishes_work_in_flight(backend: Backend) -> None:
         eventually(lambda: _owns(member, backend) == {0, 1, 2}, "it owns all")
         member.stage.gate.clear()
         backend.append("in", [b"x"], 0)
-        assert member.stage.entered.wait(20)
+        assert member.stage.entered.wait(LIMIT_S)
         member.stop.set()
         eventually(lambda: member.session.num_pauses > 0, "the drain began")
         assert _answers(backend) == []

@@ -8,7 +8,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
 from tests.contracts.backends import KafkaBackend
-from tests.contracts.members import Deaf, eventually
+from tests.contracts.members import LIMIT_S, Deaf, eventually
 from tests.transport.raw_producer import append_with_header
 from transport.deadline import Deadline
 from transport.errors import DataLossDetected
@@ -60,7 +60,7 @@ class Reader:
         """Delete records, as retention does."""
         admin = AdminClient(self.backend.settings.admin())
         for future in admin.delete_records([TopicPartition(self.topic, 0, offset)]).values():
-            future.result(20)
+            future.result(LIMIT_S)
 
     def append_bomb(self, num_records: int) -> None:
         """Append one small zstd batch that inflates past what a consumer takes."""
@@ -69,14 +69,15 @@ class Reader:
             "compression.type": "zstd",
             "message.max.bytes": 100_000_000,
             "batch.size": 100_000_000,
-            "linger.ms": 500,
+            # So that they stand in one batch; flushing does not wait for it.
+            "linger.ms": 60_000,
             "queue.buffering.max.kbytes": 1_000_000,
             "log_level": 2,
         }
         producer = Producer(config)
         for _ in range(num_records):
             producer.produce(self.topic, bytes(40_000_000 // num_records), partition=0)
-        assert producer.flush(60) == 0
+        assert producer.flush(LIMIT_S) == 0
 
 
 @pytest.fixture
@@ -154,7 +155,7 @@ def test_added_partition_is_read_from_its_beginning(reader: Reader) -> None:
     reader.read(session, 1)
     admin = AdminClient(reader.backend.settings.admin())
     for future in admin.create_partitions([NewPartitions(reader.topic, 2)]).values():
-        future.result(20)
+        future.result(LIMIT_S)
     # A producer of its own: the other's metadata does not know the partition yet.
     reader.another_backend().append("in", [b"new"], 1)
 
