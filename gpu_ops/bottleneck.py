@@ -20,11 +20,11 @@ class BottleneckWeights:
     """One task's adapter at one place."""
 
     down_weight: torch.Tensor
-    """Shape (bottleneck, hidden)."""
+    """Shape (bottleneck, hidden), of the input's type or float16."""
     down_bias: torch.Tensor
     """Shape (bottleneck,)."""
     up_weight: torch.Tensor
-    """Shape (hidden, bottleneck)."""
+    """Shape (hidden, bottleneck), likewise."""
     up_bias: torch.Tensor
     """Shape (hidden,)."""
     activation: Literal["gelu", "relu"]
@@ -51,9 +51,9 @@ def add_bottleneck_(
     for (start, end), adapter in zip(spans, adapters, strict=True):
         rows = h[start:end]
         linear = products.many_rows if end - start >= products.min_rows else F.linear
-        inner = linear(rows, adapter.down_weight, adapter.down_bias)
+        inner = linear(rows, adapter.down_weight.to(h.dtype), adapter.down_bias)
         if adapter.activation == "gelu":
             torch.ops.aten.gelu_(inner)
         else:
             inner.relu_()
-        rows.add_(linear(inner, adapter.up_weight, adapter.up_bias))
+        rows.add_(linear(inner, adapter.up_weight.to(h.dtype), adapter.up_bias))

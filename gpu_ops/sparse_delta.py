@@ -3,13 +3,17 @@
 Two ways to the same product, for few and for many rows of a task: a sparse product beside the
 shared one, or a copy of the shared weight with the changes written in. Which is faster from how
 many rows on depends on the machine and the density, so the caller measures it.
+
+A change is held as CSR with two bytes to a column, and the values of dropped weights are read from
+the shared weight (PetS: four bytes to each, and the values); what an op needs besides is made when
+it runs.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional as F
 
 from gpu_ops.spans import Span
 
@@ -18,40 +22,47 @@ from gpu_ops.spans import Span
 class SparseWeights:
     """One task's changes of one weight matrix [out, in]."""
 
-    flat_indices: torch.Tensor
-    """Shape (num_changed,), int32: positions in the matrix read row by row, strictly ascending."""
-    values: torch.Tensor
-    """Shape (num_changed,), float32: what is added there; a dropped weight w has -w here."""
-    matrix: torch.Tensor
-    """The same as a CSR matrix of shape (out, in), with `values` as its values."""
+    columns: torch.Tensor
+    """Shape (num_changed,), int16, or int32 where `in` is too large for it: row by row, ascending
+    within each."""
+    row_offsets: torch.Tensor
+    """Shape (out + 1,), int32: row r has the columns from row_offsets[r] to row_offsets[r + 1]."""
+    values: torch.Tensor | None
+    """Shape (num_changed,), float32 or float16: what is added there. None: the weights there are
+    dropped, each w has -w added."""
+
+    @property
+    def num_changed(self) -> int:
+        """How many weights it changes."""
+        return len(self.columns)
 
 
 def sparse_weights(
-    flat_indices: torch.Tensor, values: torch.Tensor, shape: tuple[int, int]
+    flat_indices: torch.Tensor, values: torch.Tensor | None, shape: tuple[int, int]
 ) -> SparseWeights:
-    """Build the CSR form of a sparse change.
+    """Build a sparse change.
 
     Args:
         flat_indices: Shape (num_changed,), int32, strictly ascending positions in [out, in].
-        values: Shape (num_changed,), float32.
+        values: Shape (num_changed,), float32 or float16; None: the weights there are dropped.
         shape: (out, in).
     """
     num_out, num_in = shape
-    rows = flat_indices // num_in
-    row_ends = torch.bincount(rows, minlength=num_out).cumsum(0)
-    row_offsets = torch.cat([row_ends.new_zeros(1), row_ends]).to(torch.int32)
-    with warnings.catch_warnings():
-        # torch calls its CSR tensors a beta; what is used of them here is tested.
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)
-        warnings.filterwarnings("ignore", "Sparse invariant checks", UserWarning)
-        matrix = torch.sparse_csr_tensor(
-            row_offsets, flat_indices % num_in, values, size=shape, check_invariants=False
-        )
-    return SparseWeights(flat_indices, values, matrix)
+    row_ends = torch.bincount(flat_indices // num_in, minlength=num_out).cumsum(0)
+    is_narrow = num_in - 1 <= torch.iinfo(torch.int16).max
+    return SparseWeights(
+        columns=(flat_indices % num_in).to(torch.int16 if is_narrow else torch.int32),
+        row_offsets=torch.cat([row_ends.new_zeros(1), row_ends]).to(torch.int32),
+        values=values,
+    )
 
 
 def add_sparse_delta_(
-    y: torch.Tensor, x: torch.Tensor, spans: Sequence[Span], deltas: Sequence[SparseWeights]
+    y: torch.Tensor,
+    x: torch.Tensor,
+    spans: Sequence[Span],
+    deltas: Sequence[SparseWeights],
+    weight: torch.Tensor,
 ) -> None:
     """Add each task's sparse product to the rows of that task.
 
@@ -62,18 +73,29 @@ def add_sparse_delta_(
         x: Shape (num_tokens, in), the site's input.
         spans: Disjoint.
         deltas: One per span.
+        weight: Shape (out, in), contiguous: the shared weight.
     """
     for (start, end), delta in zip(spans, deltas, strict=True):
-        # The sparse kernel wants the rows of the batch side by side: (delta x^T)^T. Multiplying
-        # by the transposed matrix instead is up to 30 times slower in torch.
-        columns = x[start:end].t().contiguous()
-        y[start:end].add_(torch.mm(delta.matrix, columns).t())
+        values, sign = delta.values, 1
+        if values is None:
+            values, sign = weight.view(-1).index_select(0, _flat_indices(delta, weight)), -1
+        # delta x^T: each output is a weighted sum of some rows of x^T, which is what an embedding
+        # bag computes. At 32 rows it takes half as long as torch's sparse product.
+        update = F.embedding_bag(
+            delta.columns.int(),
+            x[start:end].t().contiguous(),
+            delta.row_offsets,
+            mode="sum",
+            per_sample_weights=values.to(x.dtype),
+            include_last_offset=True,
+        )
+        y[start:end].add_(update.t(), alpha=sign)
 
 
 def patch_weight(weight: torch.Tensor, delta: SparseWeights, out: torch.Tensor) -> torch.Tensor:
     """Write the shared weight with a task's changes into `out` and return it.
 
-    Semantics: out[...] = weight; out.flat[delta.flat_indices] += delta.values.
+    Semantics: out[...] = weight + delta.
 
     Args:
         weight: Shape (out, in), contiguous.
@@ -81,5 +103,17 @@ def patch_weight(weight: torch.Tensor, delta: SparseWeights, out: torch.Tensor) 
         out: Shape (out, in), contiguous. Changed in place.
     """
     out.copy_(weight)
-    out.view(-1).index_add_(0, delta.flat_indices, delta.values)
+    indices = _flat_indices(delta, weight)
+    if delta.values is None:
+        out.view(-1).index_fill_(0, indices.long(), 0.0)
+    else:
+        out.view(-1).index_add_(0, indices, delta.values.to(out.dtype))
     return out
+
+
+def _flat_indices(delta: SparseWeights, weight: torch.Tensor) -> torch.Tensor:
+    """Return the positions in the weight read row by row, shape (num_changed,), int32."""
+    rows, columns = torch._convert_indices_from_csr_to_coo(
+        delta.row_offsets, delta.columns.int(), out_int32=True
+    )
+    return torch.add(columns, rows, alpha=weight.shape[1])

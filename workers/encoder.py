@@ -138,11 +138,17 @@ class Encoder:
             return self._linears[layer, product](x)
         patched: list[tuple[Span, SparseWeights]] = []
         beside: list[tuple[Span, SparseWeights]] = []
-        for span, delta in sparse:
-            is_patched = span.num_rows >= self.break_even_rows(layer, product, delta)
-            (patched if is_patched else beside).append((span, delta))
+        for span, change in sparse:
+            is_patched = span.num_rows >= change.patch_from_rows
+            (patched if is_patched else beside).append((span, change.weights))
         y = self._with_patches(layer, product, x, patched)
-        add_sparse_delta_(y, x, [span for span, _ in beside], [delta for _, delta in beside])
+        add_sparse_delta_(
+            y,
+            x,
+            [span for span, _ in beside],
+            [delta for _, delta in beside],
+            self.backbone.products[layer, product].weight,
+        )
         return y
 
     def _with_patches(

@@ -7,6 +7,7 @@ meeting waits for whoever lost its core; slices meet once.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from workers.packed_batch import (
 )
 from workers.process_tuning import available_cores, tune_process
 from workers.slicing import cut_into_slices
-from workers.task_ops import build_task_ops
+from workers.task_ops import SparseChange, TaskOps, build_task_ops
 
 __all__ = ["Engine", "EngineRow"]
 
@@ -95,10 +96,9 @@ class Engine:
             TaskUnsupportedError: If an op stands where the engine has no place for it.
         """
         ops = build_task_ops(weights, self.backbone)
-        task = LoadedTask(description, description.level(level), ops, self.backbone.digest)
         # Measured here, not when its first rows wait.
-        self._pool.submit(self._measure_sparse, task).result()
-        return task
+        ops = self._pool.submit(self._with_break_evens, ops).result()
+        return LoadedTask(description, description.level(level), ops, self.backbone.digest)
 
     def close(self) -> None:
         """Stop the compute threads."""
@@ -109,12 +109,18 @@ class Engine:
         with torch.inference_mode():
             return Encoder(self.backbone)
 
-    def _measure_sparse(self, task: LoadedTask) -> None:
+    def _with_break_evens(self, ops: TaskOps) -> TaskOps:
+        """Return the ops with each sparse change told how it is best applied."""
         torch.set_num_threads(1)
+        products = dict(ops.products)
         with torch.inference_mode():
-            for (layer, product), ops in task.ops.products.items():
-                if ops.sparse is not None:
-                    self.encoder.break_even_rows(layer, product, ops.sparse)
+            for (layer, product), at_product in ops.products.items():
+                if at_product.sparse is not None:
+                    weights = at_product.sparse.weights
+                    rows = self.encoder.break_even_rows(layer, product, weights)
+                    change = SparseChange(weights, patch_from_rows=rows)
+                    products[layer, product] = replace(at_product, sparse=change)
+        return replace(ops, products=products)
 
     def _run_slice(
         self, rows: Sequence[EngineRow], numbers: Sequence[int]

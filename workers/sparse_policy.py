@@ -6,6 +6,8 @@ and on how dense the change is, so it is measured when a task is loaded, once pe
 density (by powers of two).
 """
 
+import threading
+
 import torch
 
 from gpu_ops.spans import Span
@@ -17,10 +19,12 @@ from workers.linear_backends import Linear
 
 
 class SparsePolicy:
-    """Remembers the break-even of each shape and density. Used from one thread at a time."""
+    """Remembers the break-even of each shape and density. May be used from any thread."""
 
     def __init__(self) -> None:
-        self._break_even_rows: dict[tuple[int, int, int], int] = {}
+        self._break_even_rows: dict[tuple[int, int, int, bool], int] = {}
+        # One measurement at a time, which another would disturb.
+        self._lock = threading.Lock()
 
     def break_even_rows(
         self, delta: SparseWeights, shared: LinearWeights, linear: Linear, unpacked: LinearOp
@@ -34,17 +38,18 @@ class SparsePolicy:
             unpacked: The product with a patched copy.
         """
         num_out, num_in = shared.weight.shape
-        key = (num_out, num_in, len(delta.values).bit_length())
-        if key not in self._break_even_rows:
-            self._break_even_rows[key] = _measure(delta, shared, linear, unpacked)
-        return self._break_even_rows[key]
+        key = (num_out, num_in, delta.num_changed.bit_length(), delta.values is None)
+        with self._lock:
+            if key not in self._break_even_rows:
+                self._break_even_rows[key] = _measure(delta, shared, linear, unpacked)
+            return self._break_even_rows[key]
 
 
 def _measure(
     delta: SparseWeights, shared: LinearWeights, linear: Linear, unpacked: LinearOp
 ) -> int:
     def beside(x: torch.Tensor) -> None:
-        add_sparse_delta_(linear(x), x, [Span(0, len(x))], [delta])
+        add_sparse_delta_(linear(x), x, [Span(0, len(x))], [delta], shared.weight)
 
     def patched(x: torch.Tensor) -> None:
         copy = patch_weight(shared.weight, delta, torch.empty_like(shared.weight))

@@ -26,7 +26,7 @@ __all__ = ["LoadedTask", "TaskManager"]
 logger = logging.getLogger(__name__)
 
 _MEMORY_PER_FILE_BYTE = 2
-"""A float16 on disk is a float32 in memory, and a position's byte of gap code two bytes."""
+"""A float16 on disk is at most a float32 in memory, a position's byte of gap code two bytes."""
 
 
 @dataclass(slots=True, eq=False)

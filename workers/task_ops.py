@@ -19,7 +19,17 @@ from gpu_ops.sparse_delta import SparseWeights, sparse_weights
 from tasks.backbone_shape import NORM_SITES, NormSite
 from tasks.site_ops import LowRank, PetWeights, SiteOps, SparseDelta
 from workers.backbone import PRODUCTS, SITES_OF, Backbone, Product
+from workers.break_even import NEVER
 from workers.errors import TaskUnsupportedError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseChange:
+    """A sparse change and how it is best applied."""
+
+    weights: SparseWeights
+    patch_from_rows: int = NEVER
+    """From how many rows on it is written into a copy of the shared weight."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +43,7 @@ class ProductOps:
     """Shape (in,); at `ffn_output` only."""
     output_scale: torch.Tensor | None = None
     """Shape (out,)."""
-    sparse: SparseWeights | None = None
+    sparse: SparseChange | None = None
     adapter: BottleneckWeights | None = None
     """At `attention_output` and `ffn_output` only."""
 
@@ -47,7 +57,7 @@ class TaskOps:
     """Whole gammas and betas: shared plus delta."""
     head: HeadWeights
     num_bytes: int
-    """What the tensors occupy."""
+    """What the tensors occupy; those that are the backbone's own do not count."""
 
 
 def build_task_ops(pet: PetWeights, backbone: Backbone) -> TaskOps:
@@ -61,7 +71,7 @@ def build_task_ops(pet: PetWeights, backbone: Backbone) -> TaskOps:
     for layer in range(backbone.shape.num_layers):
         for product in PRODUCTS:
             sites = [pet.sites.get((layer, site), SiteOps()) for site in SITES_OF[product]]
-            ops = _product_ops(sites, product, backbone.products[layer, product].weight)
+            ops = _product_ops(sites, product, backbone.products[layer, product].weight.shape)
             if ops is not None:
                 products[layer, product] = ops
         for norm_site in NORM_SITES:
@@ -69,24 +79,32 @@ def build_task_ops(pet: PetWeights, backbone: Backbone) -> TaskOps:
             if deltas is not None:
                 norms[layer, norm_site] = _norm(deltas, backbone.norms[layer, norm_site])
     head = HeadWeights(_tensor(pet.head_weight), _tensor(pet.head_bias))
+    shared = {id(tensor) for norm in backbone.norms.values() for tensor in norm}
     num_bytes = sum(
         tensor.untyped_storage().nbytes()
         for part in (*products.values(), *norms.values(), head)
         for tensor in _tensors(part)
+        if id(tensor) not in shared
     )
     return TaskOps(products, norms, head, num_bytes)
 
 
-def _product_ops(sites: list[SiteOps], product: Product, weight: torch.Tensor) -> ProductOps | None:
-    """Return the ops of the sites that one product has, side by side; None where there are none."""
-    num_out = weight.shape[0] // len(sites)
+def _product_ops(sites: list[SiteOps], product: Product, shape: torch.Size) -> ProductOps | None:
+    """Return the ops of the sites that one product has, side by side; None where there are none.
+
+    Args:
+        sites: Of that product.
+        product: Its name.
+        shape: Of its weight.
+    """
+    num_out = shape[0] // len(sites)
     _check_places(sites, product)
     ops = ProductOps(
         bias=_side_by_side([site.bias for site in sites], num_out, fill=0.0),
         low_rank=_low_rank([site.low_rank for site in sites], num_out),
         input_scale=None if sites[0].input_scale is None else _tensor(sites[0].input_scale),
         output_scale=_side_by_side([site.output_scale for site in sites], num_out, fill=1.0),
-        sparse=_sparse([site.sparse for site in sites], weight),
+        sparse=_sparse([site.sparse for site in sites], shape),
         adapter=_adapter(sites[0]),
     )
     return ops if any(getattr(ops, field.name) is not None for field in fields(ops)) else None
@@ -132,28 +150,36 @@ def _low_rank(parts: list[LowRank | None], num_out: int) -> LowRankFactors | Non
     return LowRankFactors(torch.cat(downs), tuple(ups)) if ups else None
 
 
-def _sparse(parts: list[SparseDelta | None], weight: torch.Tensor) -> SparseWeights | None:
-    if all(part is None for part in parts):
+def _sparse(parts: list[SparseDelta | None], shape: torch.Size) -> SparseChange | None:
+    present = [(index, part) for index, part in enumerate(parts) if part is not None]
+    if not present:
         return None
-    num_out, num_in = weight.shape
+    num_out, num_in = shape
     block = num_out // len(parts) * num_in
     flat_indices = torch.cat(
         [
             torch.from_numpy(part.flat_indices.astype(np.int32)) + index * block
-            for index, part in enumerate(parts)
-            if part is not None
+            for index, part in present
         ]
     )
-    shared = weight.view(-1)[flat_indices.long()]
-    values: list[torch.Tensor] = []
-    done = 0
-    for part in parts:
-        if part is not None:
-            count = len(part.flat_indices)
-            dropped = -shared[done : done + count]
-            values.append(dropped if part.values is None else _tensor(part.values))
-            done += count
-    return sparse_weights(flat_indices, torch.cat(values), (num_out, num_in))
+    values = [part.values for _, part in present if part.values is not None]
+    if len(values) not in (0, len(present)):
+        raise TaskUnsupportedError(
+            "the task drops weights at one site of a product and adds to others"
+        )
+    return SparseChange(
+        sparse_weights(
+            flat_indices,
+            _narrowed(torch.cat([_tensor(some) for some in values])) if values else None,
+            (num_out, num_in),
+        )
+    )
+
+
+def _narrowed(values: torch.Tensor) -> torch.Tensor:
+    """Return the values as float16 where that loses nothing, as with those of a float16 file."""
+    narrow = values.to(torch.float16)
+    return narrow if narrow.to(values.dtype).equal(values) else values
 
 
 def _adapter(site: SiteOps) -> BottleneckWeights | None:
@@ -161,9 +187,9 @@ def _adapter(site: SiteOps) -> BottleneckWeights | None:
     if adapter is None:
         return None
     return BottleneckWeights(
-        down_weight=_tensor(adapter.down_weight),
+        down_weight=_narrowed(_tensor(adapter.down_weight)),
         down_bias=_tensor(adapter.down_bias),
-        up_weight=_tensor(adapter.up_weight),
+        up_weight=_narrowed(_tensor(adapter.up_weight)),
         up_bias=_tensor(adapter.up_bias),
         activation=adapter.activation,
     )
@@ -184,12 +210,9 @@ def _tensor(array: NDArray[np.float32]) -> torch.Tensor:
 
 
 def _tensors(part: object) -> Iterator[torch.Tensor]:
-    """Yield the strided tensors within a dataclass or tuple of weights."""
+    """Yield the tensors within a dataclass or tuple of weights."""
     if isinstance(part, torch.Tensor):
-        if part.layout is torch.sparse_csr:
-            yield from (part.crow_indices(), part.col_indices())
-        else:
-            yield part
+        yield part
     elif is_dataclass(part):
         for field in fields(part):
             yield from _tensors(getattr(part, field.name))

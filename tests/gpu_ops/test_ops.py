@@ -104,8 +104,9 @@ def test_low_rank(layout: tuple[int, list[Span]], products: TaskProducts) -> Non
 
 @pytest.mark.parametrize("products", [PLAIN_PRODUCTS, TaskProducts(F.linear, 3)])
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_bottleneck(
-    layout: tuple[int, list[Span]], activation: str, products: TaskProducts
+    layout: tuple[int, list[Span]], activation: str, products: TaskProducts, dtype: torch.dtype
 ) -> None:
     """With its residual, and widths that may differ."""
     rows, spans = layout
@@ -113,9 +114,9 @@ def test_bottleneck(
     act = F.gelu if activation == "gelu" else F.relu
     adapters = [
         BottleneckWeights(
-            normal(3 + i, NUM_OUT, seed=i),
+            normal(3 + i, NUM_OUT, seed=i).to(dtype),
             normal(3 + i, seed=20 + i),
-            normal(NUM_OUT, 3 + i, seed=40 + i),
+            normal(NUM_OUT, 3 + i, seed=40 + i).to(dtype),
             normal(NUM_OUT, seed=60 + i),
             "gelu" if activation == "gelu" else "relu",
         )
@@ -134,22 +135,32 @@ def test_bottleneck(
     assert_close(h, expected)
 
 
-@pytest.mark.parametrize("density", [0.0, 0.01, 0.5, 1.0])
-def test_sparse_delta_both_ways(layout: tuple[int, list[Span]], density: float) -> None:
+@pytest.mark.parametrize(
+    ("num_in", "density"),
+    [(NUM_IN, 0.0), (NUM_IN, 0.01), (NUM_IN, 0.5), (NUM_IN, 1.0), (33_000, 0.001)],
+)
+@pytest.mark.parametrize("form", ["float32", "float16", "dropped"])
+def test_sparse_delta_both_ways(
+    layout: tuple[int, list[Span]], density: float, form: str, num_in: int
+) -> None:
     """Beside the shared product and patched into a copy of the weight: one answer."""
     rows, spans = layout
-    x, weight = normal(rows, NUM_IN), normal(NUM_OUT, NUM_IN, seed=1)
-    dense = [
-        normal(NUM_OUT, NUM_IN, seed=i)
-        * (
-            torch.rand(NUM_OUT, NUM_IN, generator=torch.Generator().manual_seed(i)) < density
-        ).float()
-        for i in range(len(spans))
-    ]
+    num_out = NUM_OUT if num_in == NUM_IN else 3
+    x, weight = normal(rows, num_in) / num_in**0.5, normal(num_out, num_in, seed=1)
+    dense = []
     deltas = []
-    for delta in dense:
-        flat = delta.view(-1).nonzero().view(-1)
-        deltas.append(sparse_weights(flat.int(), delta.view(-1)[flat], (NUM_OUT, NUM_IN)))
+    for i in range(len(spans)):
+        generator = torch.Generator().manual_seed(i)
+        is_hit = torch.rand(num_out, num_in, generator=generator) < density
+        values = -weight if form == "dropped" else normal(num_out, num_in, seed=i)
+        if form == "float16":
+            values = values.half().float()
+        dense.append(values * is_hit)
+        flat = is_hit.view(-1).nonzero().view(-1)
+        stored = None if form == "dropped" else values.view(-1)[flat]
+        if stored is not None and form == "float16":
+            stored = stored.half()
+        deltas.append(sparse_weights(flat.int(), stored, (num_out, num_in)))
     shared = x @ weight.t()
     expected = by_spans(
         x @ weight.t(),
@@ -159,13 +170,13 @@ def test_sparse_delta_both_ways(layout: tuple[int, list[Span]], density: float) 
         ),
     )
 
-    add_sparse_delta_(shared, x, spans, deltas)
+    add_sparse_delta_(shared, x, spans, deltas, weight)
 
     assert_close(shared, expected)
     for number, changes in enumerate(deltas):
         patched = patch_weight(weight, changes, torch.empty_like(weight))
         assert_close(patched, weight.double() + dense[number].double())
-    assert weight.equal(normal(NUM_OUT, NUM_IN, seed=1))
+    assert weight.equal(normal(num_out, num_in, seed=1))
 
 
 def test_layer_norm(layout: tuple[int, list[Span]]) -> None:

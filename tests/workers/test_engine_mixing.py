@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.workers.pets import PETS, random_task
+from tests.workers.pets import PETS, random_task, without_pet
 from workers.backbone import Backbone
+from workers.break_even import NEVER
 from workers.engine import Engine, EngineRow
 from workers.errors import RowError
 from workers.loaded_task import LoadedTask
@@ -59,21 +60,48 @@ def test_a_row_is_the_same_alone_and_anywhere_in_a_mixed_batch(
 def test_sparse_changes_agree_on_both_sides_of_the_break_even(
     small_engine: Engine, tasks: dict[str, LoadedTask], variant: str
 ) -> None:
-    """One row of a task runs beside the shared product, a thousand tokens patched into it."""
-    task = tasks[variant]
-    row = EngineRow(task, token_ids(1, 5))
-    many = [row, *(EngineRow(task, token_ids(seed, 100)) for seed in range(9))]
-    break_even = [
-        small_engine.encoder.break_even_rows(layer, product, ops.sparse)
-        for (layer, product), ops in task.ops.products.items()
-        if ops.sparse is not None
+    """Beside the shared product or patched into a copy of the weight, alone or among others."""
+    beside, patched = (patching_from(tasks[variant], rows) for rows in (NEVER, 1))
+    ids = [token_ids(seed, length) for seed, length in enumerate((5, 100, 1))]
+    neighbour = EngineRow(tasks["lora"], token_ids(7, 20))
+    plain = small_engine.run([EngineRow(without_pet(beside), row) for row in ids])
+
+    found = [
+        small_engine.run([neighbour, *(EngineRow(task, row) for row in ids)])[1:]
+        for task in (beside, patched)
     ]
 
-    (alone,) = small_engine.run([row])
-    among_many = small_engine.run(many)[0]
+    for one, other, bare in zip(*found, plain, strict=True):
+        assert np.abs(one - other).max() < TOLERANCE
+        assert np.abs(one - bare).max() > 100 * TOLERANCE
 
-    assert 5 < min(break_even) <= max(break_even) < 905, "the two runs take the same way"
-    assert np.abs(among_many - alone).max() < TOLERANCE
+
+def test_the_break_even_of_a_task_is_measured_when_it_is_loaded(
+    tasks: dict[str, LoadedTask], small_engine: Engine
+) -> None:
+    """And remembered: a task of the same shape and density is told the same."""
+    again = random_task("mask", small_engine.backbone.shape, seed=70).load(small_engine)
+
+    told = [
+        {
+            place: ops.sparse.patch_from_rows
+            for place, ops in task.ops.products.items()
+            if ops.sparse
+        }
+        for task in (tasks["mask"], again)
+    ]
+
+    assert told[0] == told[1]
+    assert len(told[0]) == 4 * small_engine.backbone.shape.num_layers
+
+
+def patching_from(task: LoadedTask, rows: int) -> LoadedTask:
+    """Return the task with its sparse changes patched in from that many rows on."""
+    products = {
+        place: replace(ops, sparse=ops.sparse and replace(ops.sparse, patch_from_rows=rows))
+        for place, ops in task.ops.products.items()
+    }
+    return replace(task, ops=replace(task.ops, products=products))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
