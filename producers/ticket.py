@@ -95,11 +95,13 @@ class TicketBook:
     def offer(self, answer: Answer) -> None:
         """Give an answer to the ticket whose query it answers, if there is one."""
         with self._lock:
-            tickets = self._by_id.get(answer.id, [])
-            owner = next((t for t in tickets if same_origin(t.origin, answer.origin)), None)
+            # Each origin is looked at once: it may be set at any moment, and a ticket that has none
+            # here is looked through for early answers only after this lock is free again.
+            origins = [(ticket, ticket.origin) for ticket in self._by_id.get(answer.id, [])]
+            owner = next((t for t, origin in origins if same_origin(origin, answer.origin)), None)
             if owner is None:
-                for ticket in tickets:
-                    if ticket.origin is None:
+                for ticket, origin in origins:
+                    if origin is None:
                         ticket.early.append(answer)
         if owner is not None:
             self._resolve(owner, answer)

@@ -7,6 +7,7 @@ import pytest
 
 from messages.digest import input_digest
 from messages.errors import Reason
+from messages.origin import Origin
 from messages.query import Query
 from producers.errors import (
     AnswerMismatch,
@@ -188,6 +189,37 @@ def test_closing_fails_everyone_who_waits() -> None:
 
     assert all(isinstance(t.answered.exception(0), ClientClosed) for t in tickets)
     assert len(book) == 0
+
+
+class AcknowledgedWhileLookedAt(Ticket):
+    """Acknowledged at the moment in which an offered answer looks whose it is."""
+
+    __slots__ = ("acknowledge",)
+    acknowledge: threading.Thread | None
+
+    @property
+    def origin(self) -> Origin | None:
+        """None once, and set from then on."""
+        origin = super().origin
+        thread, self.acknowledge = self.acknowledge, None
+        if thread is not None:
+            thread.start()
+            self.published.result(60)
+        return origin
+
+
+def test_an_answer_offered_in_the_moment_of_acknowledgement_is_not_lost() -> None:
+    """It is kept, although the origin was set while the book looked for its owner."""
+    book = TicketBook()
+    ticket = AcknowledgedWhileLookedAt(ask(), b"digest!!")
+    acknowledge = threading.Thread(target=book.acknowledge, args=(ticket, at(0)))
+    ticket.acknowledge = acknowledge
+    book.open(ticket)
+
+    book.offer(result_for(ticket, at(0)))
+    acknowledge.join()
+
+    assert ticket.answered.result(0).origin == at(0)
 
 
 def test_acknowledgements_and_answers_race_without_loss() -> None:
