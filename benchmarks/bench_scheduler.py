@@ -200,11 +200,11 @@ def measure_throughput(num_queries: int, num_tasks: int) -> tuple[dict[str, Any]
 def measure_engine(batches: list[Batch], models_dir: Path) -> dict[str, Any]:
     """Let the engine of level 0 compute some of the very batches, on all cores."""
     from workers.backbone import Backbone
-    from workers.backbone_store import BackboneStore
+    from workers.backbone_store import find
     from workers.engine import Engine, EngineRow
     from workers.profiler import PROFILED_PETS, load_random_task
 
-    engine = Engine(Backbone.load(BackboneStore(models_dir).folder("minilm-l3")))
+    engine = Engine(Backbone.load(find("minilm-l3", models_dir)))
     pets = {str(pet.kind): pet for pet in PROFILED_PETS}
     numbers = sorted({task.name for batch in batches for task in batch.tasks})
     tasks = {

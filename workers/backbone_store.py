@@ -77,22 +77,13 @@ class BackboneStore:
     def __init__(self, models_dir: Path) -> None:
         self.models_dir = models_dir
 
-    def folder(self, name: str) -> Path:
-        """Return the folder of a backbone that is on this machine; files are not read.
-
-        Raises:
-            BackboneUnknownError: If the name is neither in the catalogue nor in the folder.
-            BackboneMissingError: If it is in the catalogue but was not fetched.
-        """
-        return find(name, self.models_dir)
-
     def verify(self, name: str) -> BackboneConfig:
         """Check a backbone's files, against the catalogue's digests where it is in the catalogue.
 
         Raises:
             BackboneError: If it is missing, corrupt or not one the engine runs.
         """
-        folder = self.folder(name)
+        folder = find(name, self.models_dir)
         if name in CATALOGUE:
             _check_digests(CATALOGUE[name], folder)
         config = read_config(folder)

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from gpu_ops.pooling import first_token_pool, mean_pool
 from gpu_ops.ragged_head import ragged_head
 from tasks.description import TaskDescription
+from tasks.process_tuning import tune_process
 from tasks.site_ops import PetWeights
 from workers.backbone import Backbone
+from workers.cores import available_cores
 from workers.encoder import Encoder
 from workers.loaded_task import LoadedTask
 from workers.packed_batch import (
@@ -28,7 +30,6 @@ from workers.packed_batch import (
     execution_order,
     pack,
 )
-from workers.process_tuning import available_cores, tune_process
 from workers.slicing import cut_into_slices
 from workers.task_ops import SparseChange, TaskOps, build_task_ops
 

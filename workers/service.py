@@ -18,7 +18,7 @@ from transport.table import TableFollower
 from transport.topics import verify_topics
 from transport.window import CountWindow
 from workers.backbone import Backbone
-from workers.backbone_store import BackboneStore
+from workers.backbone_store import find
 from workers.engine import Engine
 from workers.levels import LEVEL_BACKBONES
 from workers.stage import WorkerStage
@@ -60,7 +60,7 @@ def run_worker(
     """
     health = HealthFile(health_file)
     verify_topics(kafka, topics, levels=(level,))
-    folder = BackboneStore(models_dir).folder(backbone or LEVEL_BACKBONES[level])
+    folder = find(backbone or LEVEL_BACKBONES[level], models_dir)
     engine = Engine(Backbone.load(folder), threads=threads)
     tasks = TaskManager(
         TaskStore(tasks_dir), engine, level=level, memory_limit_bytes=task_memory_bytes

@@ -67,7 +67,7 @@ def show(as_json: Json = False) -> None:
 def _measure(settings: Settings, name: str, threads: int | None, repeats: int) -> Profile:
     try:
         from workers.backbone import Backbone
-        from workers.backbone_store import BackboneStore
+        from workers.backbone_store import find
         from workers.engine import Engine
         from workers.errors import BackboneError
         from workers.profiler import NUM_ROWS, SEQ_LENS, measure_costs
@@ -77,7 +77,7 @@ def _measure(settings: Settings, name: str, threads: int | None, repeats: int) -
     with Progress(*columns, console=error_console, transient=True) as progress:
         bar = progress.add_task(f"measuring {name}", total=None)
         try:
-            loaded = Backbone.load(BackboneStore(settings.models_dir).folder(name))
+            loaded = Backbone.load(find(name, settings.models_dir))
         except BackboneError as error:
             fail(str(error))
         engine = Engine(loaded, threads=threads)

@@ -24,7 +24,7 @@ from tasks.description import TaskDescription
 from transport.records import Record
 from workers.answers import DEFAULT_DECISION_THRESHOLD
 from workers.backbone import Backbone
-from workers.backbone_store import BackboneStore
+from workers.backbone_store import find
 from workers.cascade import LevelOutput, judge, next_level
 from workers.engine import Engine, EngineRow
 from workers.levels import LEVEL_BACKBONES
@@ -110,7 +110,7 @@ def _logits(
     level: int, artifacts: Mapping[str, Artifact], models_dir: Path, queries: Sequence[Query]
 ) -> list[NDArray[np.float32]]:
     """Return the engine's logits of every query at one level."""
-    folder = BackboneStore(models_dir).folder(LEVEL_BACKBONES[level])
+    folder = find(LEVEL_BACKBONES[level], models_dir)
     engine = Engine(Backbone.load(folder))
     loaded = {}
     for name, artifact in artifacts.items():

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from workers.backbone import Backbone
 from workers.backbone_catalogue import CATALOGUE, WeightPackage
 from workers.backbone_folder import FOLDER_FILES, expected_tensors, read_config
-from workers.backbone_store import BackboneStore
+from workers.backbone_store import BackboneStore, find
 from workers.errors import (
     BackboneCorruptError,
     BackboneFetchError,
@@ -114,7 +114,7 @@ def test_what_a_killed_process_left_is_cleared_away(
     store = BackboneStore(tmp_path)
 
     with pytest.raises(BackboneMissingError, match="petstream models fetch minilm-l3"):
-        store.folder("minilm-l3")
+        find("minilm-l3", store.models_dir)
     store.add("minilm-l3", backbones.fetch("minilm-l3"))
 
     assert not half.exists()
@@ -136,9 +136,9 @@ def test_unknown_names_say_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(BackboneUnknownError, match="minilm-l3, minilm-l6"):
         store.fetch("bert-huge")
     with pytest.raises(BackboneUnknownError, match="petstream models add bert-huge"):
-        store.folder("bert-huge")
+        find("bert-huge", store.models_dir)
     with pytest.raises(BackboneUnknownError, match="is no name"):
-        store.folder("../etc")
+        find("../etc", store.models_dir)
 
 
 def test_an_own_folder_can_be_added_and_runs(own_folder: Path, tmp_path: Path) -> None:

