@@ -104,7 +104,7 @@ def test_query_does_not_wait_for_ever(petstream: Commands, service: StandIn) -> 
     """It says where the query stands."""
     service.behaviour = silent
 
-    ended = petstream("query", "--task", "t", "text", "--timeout", "1")
+    ended = petstream("query", "--task", "t", "text", "--timeout", "3")
 
     assert ended.returncode == 1
     assert "AnswerTimeout" in ended.stderr
@@ -119,7 +119,7 @@ def test_produce_publishes_a_file(petstream: Commands, service: StandIn) -> None
 
     assert ended.returncode == 0
     assert json.loads(ended.stdout) == {"command": "produce", "published": 50, "errors": {}}
-    answers = petstream("results", "--from-beginning", "--idle", "3", "--json")
+    answers = petstream("results", "--from-beginning", "--idle", "10", "--json")
     labels = [json.loads(line)["labels"][0] for line in answers.stdout.splitlines()]
     assert sorted(labels) == sorted(texts)
 
@@ -173,7 +173,7 @@ def test_what_got_no_result_is_exit_code_1(petstream: Commands, service: StandIn
     """Unanswered queries leave no finite worst latency: null in JSON."""
     service.behaviour = silent
 
-    ended = petstream("produce", petstream.write(["one"]), "--wait", "--timeout", "1", "--json")
+    ended = petstream("produce", petstream.write(["one"]), "--wait", "--timeout", "3", "--json")
 
     report = json.loads(ended.stdout)
     assert ended.returncode == 1
@@ -201,7 +201,7 @@ def test_results_follows_each_query_once(petstream: Commands, service: StandIn) 
     petstream("produce", petstream.write([f"text {n}" for n in range(20)]), "--wait")
 
     ended = petstream(
-        *("results", "--from-beginning", "--task", "task-1", "--idle", "3", "--limit", "50")
+        *("results", "--from-beginning", "--task", "task-1", "--idle", "10", "--limit", "50")
     )
 
     lines = ended.stdout.splitlines()

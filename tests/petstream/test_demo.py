@@ -64,7 +64,7 @@ def test_the_demo_answers_every_query_exactly_once() -> None:
         [sys.executable, "-m", "petstream", "demo", "--queries", "240", "--json"],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         env={name: value for name, value in os.environ.items() if "KAFKA" not in name},
     )
 

@@ -99,13 +99,13 @@ def test_the_process_gets_ready_and_ends_well_on_sigterm(
         stderr=subprocess.PIPE,
     )
     try:
-        limit_s = time.monotonic() + 60
+        limit_s = time.monotonic() + 180
         while (health := read_health(health_file)) is None or not health.is_ready:
             assert process.poll() is None
             assert time.monotonic() < limit_s
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=60)
+        _, log = process.communicate(timeout=180)
     finally:
         process.kill()
 

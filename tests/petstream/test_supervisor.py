@@ -40,10 +40,10 @@ def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
     supervisor = make_supervisor(tmp_path)
     supervisor.start()
     yield supervisor
-    supervisor.stop(5)
+    supervisor.stop(30)
 
 
-def wait_for(condition: Callable[[], bool], limit_s: float = 20) -> None:
+def wait_for(condition: Callable[[], bool], limit_s: float = 120) -> None:
     limit = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < limit, "the condition did not become true in time"
@@ -52,7 +52,7 @@ def wait_for(condition: Callable[[], bool], limit_s: float = 20) -> None:
 
 def test_services_get_ready(supervisor: Supervisor) -> None:
     """Every service that says so is ready, with its own pid."""
-    supervisor.wait_until_ready(20)
+    supervisor.wait_until_ready(120)
 
     statuses = supervisor.statuses()
 
@@ -62,14 +62,14 @@ def test_services_get_ready(supervisor: Supervisor) -> None:
 
 def test_a_killed_service_is_started_again(supervisor: Supervisor) -> None:
     """SIGKILL of one service gives a new process of that name, and touches no other."""
-    supervisor.wait_until_ready(20)
+    supervisor.wait_until_ready(120)
     first, other = supervisor.statuses()
     assert first.pid is not None
 
     os.kill(first.pid, signal.SIGKILL)
 
     wait_for(lambda: supervisor.tend() == ["worker-0-0"])
-    supervisor.wait_until_ready(20)
+    supervisor.wait_until_ready(120)
     again, other_again = supervisor.statuses()
     assert again.pid != first.pid
     assert again.restarts == 1
@@ -84,9 +84,9 @@ def test_a_service_that_never_gets_ready_is_named_with_its_last_words(tmp_path: 
         with pytest.raises(
             ServiceNotReadyError, match=r"worker-0-0 .*model folder is missing.*log"
         ):
-            supervisor.wait_until_ready(30)
+            supervisor.wait_until_ready(120)
     finally:
-        supervisor.stop(5)
+        supervisor.stop(30)
 
 
 def test_a_wait_that_is_stopped_starts_nothing_again(tmp_path: Path) -> None:
@@ -102,13 +102,13 @@ def test_a_wait_that_is_stopped_starts_nothing_again(tmp_path: Path) -> None:
 
     supervisor.start()
     try:
-        is_ready = supervisor.wait_until_ready(30, stop=stop, on_turn=after_the_first_crash)
+        is_ready = supervisor.wait_until_ready(120, stop=stop, on_turn=after_the_first_crash)
 
         assert not is_ready
         assert supervisor.statuses()[0].restarts == 1
         assert supervisor.statuses()[0].state == "restarting"
     finally:
-        supervisor.stop(5)
+        supervisor.stop(30)
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_the_services(supervisor: Supervisor) -> None:
@@ -122,10 +122,10 @@ def test_stop_leaves_no_process(tmp_path: Path) -> None:
     """After stop every process has ended."""
     supervisor = make_supervisor(tmp_path)
     supervisor.start()
-    supervisor.wait_until_ready(20)
+    supervisor.wait_until_ready(120)
     pids = [status.pid for status in supervisor.statuses()]
 
-    supervisor.stop(5)
+    supervisor.stop(30)
 
     for pid in pids:
         assert pid is not None

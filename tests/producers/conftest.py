@@ -32,7 +32,7 @@ class AnyClient(Protocol):
     ) -> Iterator[Result | ClientError]: ...
     def publish_many(self, queries: Iterable[Query]) -> Iterator[Origin | ClientError]: ...  # noqa: D102
     def all_results(self, *, from_beginning: bool = False) -> list[Answer]:
-        """Every answer until none came for two seconds."""
+        """Every answer until none came for five seconds."""
         ...
 
     def close(self) -> None: ...  # noqa: D102
@@ -83,7 +83,7 @@ class BlockingAsyncClient:
         """As `AnyClient`."""
 
         async def collect() -> list[Answer]:
-            stream = self._client.results(from_beginning=from_beginning, idle_timeout_s=2.0)
+            stream = self._client.results(from_beginning=from_beginning, idle_timeout_s=5.0)
             async with stream:
                 return [answer async for answer in stream]
 
@@ -107,7 +107,7 @@ class BlockingClient(Client):
 
     def all_results(self, *, from_beginning: bool = False) -> list[Answer]:
         """As `AnyClient`."""
-        with self.results(from_beginning=from_beginning, idle_timeout_s=2.0) as stream:
+        with self.results(from_beginning=from_beginning, idle_timeout_s=5.0) as stream:
             return list(stream)
 
 

@@ -62,7 +62,7 @@ class StandIn:
         self._topics = TopicNames(namespace)
         self._producer = Producer(settings.idempotent_producer() | {"linger.ms": 0})
         self._consumer = Consumer(settings.reader(start="earliest"))
-        known = self._consumer.list_topics(self._topics.queries, timeout=10)
+        known = self._consumer.list_topics(self._topics.queries, timeout=60)
         partitions = known.topics[self._topics.queries].partitions
         self._consumer.assign([TopicPartition(self._topics.queries, p, 0) for p in partitions])
         self._stop = threading.Event()
@@ -91,6 +91,11 @@ class StandIn:
     def _origin(self, partition: int, offset: int) -> Origin:
         return Origin(self._topics.queries, "", partition, offset)
 
+    def answer(self, number: int) -> None:
+        """Answer the n-th of `queries` now, with its text as the label."""
+        (answer,) = echo(self.queries[number], self._origin(*self.places[number]))
+        self.publish(answer, self.queries[number])
+
     def publish(self, answer: Result | ErrorAnswer, incoming: IncomingQuery) -> None:
         """Publish one answer."""
         message = encode_answer(answer, incoming.reply)
@@ -101,7 +106,7 @@ class StandIn:
     ) -> None:
         """Publish any record to the results topic."""
         self._producer.produce(self._topics.results, value, key, headers=list(headers))
-        self._producer.flush(10)
+        self._producer.flush(60)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -111,10 +116,10 @@ class StandIn:
         self._stop.set()
         self._thread.join()
         self._consumer.close()
-        self._producer.flush(10)
+        self._producer.flush(60)
 
 
-def wait_until(is_so: Callable[[], bool], timeout_s: float = 20.0) -> None:
+def wait_until(is_so: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Wait for what another thread does.
 
     Raises:

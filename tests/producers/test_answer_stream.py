@@ -45,7 +45,7 @@ def test_a_resumed_stream_gives_the_rest_and_nothing_twice(
         assert len(list(client.ask_many(asked))) == 40
 
         while True:
-            with client.results(resume=state, from_beginning=True, idle_timeout_s=1.0) as stream:
+            with client.results(resume=state, from_beginning=True, idle_timeout_s=5.0) as stream:
                 part = list(islice(stream, 7))
                 state = stream.state()
             taken += part
@@ -59,7 +59,7 @@ def test_an_unreadable_record_is_told_once_and_passed(
     connection: Connection, service: StandIn
 ) -> None:
     """The reader can go on behind it."""
-    with Client(connection) as client, client.results(idle_timeout_s=2.0) as stream:
+    with Client(connection) as client, client.results(idle_timeout_s=5.0) as stream:
         service.publish_raw(b"\xc1", b"key", [])
         with pytest.raises(AnswerUnreadable, match="results/"):
             next(stream)
@@ -75,7 +75,7 @@ def test_partitions_that_are_added_are_read_from_their_beginning(
     topic = TopicNames(connection.namespace).results
     admin = admin_client(connection.kafka)
     log = AnswerLog(connection.kafka.reader(), topic, {0: 0, 1: 0, 2: 0}, partitions_every_s=0.1)
-    with AnswerStream(log, idle_timeout_s=3.0) as stream:
+    with AnswerStream(log, idle_timeout_s=8.0) as stream:
         admin.create_partitions([NewPartitions(topic, 6)])[topic].result(10)
         with Client(connection) as client:
             origins = [client.publish(query) for query in queries(60)]

@@ -73,15 +73,16 @@ def test_many_awaited_at_once(broker: str, connection: Connection) -> None:
 def test_closing_ends_those_who_wait(broker: str, connection: Connection) -> None:
     """With an error that says so, not with a time-out."""
 
-    async def run() -> None:
+    async def run(stand_in: StandIn) -> None:
         async with AsyncClient(connection) as client:
             question = asyncio.create_task(client.ask(new_query("t", "never")))
-            await asyncio.sleep(1.0)
+            while not stand_in.queries:
+                await asyncio.sleep(0.01)
         with pytest.raises(ClientClosed):
             await question
 
-    with StandIn(broker, connection.namespace, silent):
-        asyncio.run(run())
+    with StandIn(broker, connection.namespace, silent) as stand_in:
+        asyncio.run(run(stand_in))
 
 
 def test_a_client_outside_its_context_says_so(connection: Connection) -> None:
