@@ -120,9 +120,14 @@ def _print(profiles: list[Profile], *, as_json: bool) -> None:
     for measured in profiles:
         console.print(
             f"[bold]{measured.backbone}[/bold] on {measured.device}, {measured.dtype}, "
-            f"{measured.threads} threads, commit {measured.commit}, {measured.measured_at}"
+            f"{measured.threads} threads, commit {measured.commit}, {measured.measured_at}",
+            soft_wrap=True,
+            highlight=False,
         )
-        table = Table("ms", "rows", *(f"{length} tokens" for length in measured.seq_lens))
+        table = Table(caption="milliseconds of a batch, by rows and tokens per row")
+        table.add_column("table", no_wrap=True)
+        for heading in ("rows", *(f"{length} tok" for length in measured.seq_lens)):
+            table.add_column(heading, justify="right", no_wrap=True)
         tables = {"alpha": measured.alpha_ms}
         tables |= {f"beta {kind}": costs for kind, costs in measured.beta_ms.items()}
         for name, costs in tables.items():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from petstream import output
 from petstream.commands.profile import app
 from scheduler.profile_file import Profile, write_profile
 
@@ -50,6 +51,29 @@ def test_what_was_measured_is_shown_with_where_it_is_from(state_dir: Path) -> No
     assert result.exit_code == 0
     for part in ("minilm-l3", "a processor", "float32", "abc123", "beta lora", "9.25"):
         assert part in result.stdout
+
+
+def test_the_table_fits_a_terminal_unbroken(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name or a figure that is broken over two lines cannot be read."""
+    monkeypatch.setattr(output.console, "width", 80)
+    wide = ((1.0, 2.0, 171.95, 1063.93, 15313.44),) * 5
+    measured = PROFILE.model_copy(
+        update={
+            "num_rows": (1, 4, 16, 64, 128),
+            "seq_lens": (8, 16, 32, 64, 128),
+            "alpha_ms": wide,
+            "beta_ms": {"adapter": wide},
+        }
+    )
+    write_profile(measured, state_dir / "profiles")
+
+    lines = CliRunner().invoke(app, ["show"]).stdout.splitlines()
+
+    assert "2026-01-01T00:00:00+00:00" in lines[0]
+    assert sum("beta adapter" in line for line in lines) == 1
+    assert sum("15313.44" in line for line in lines) == 10
 
 
 def test_programs_get_one_document(state_dir: Path) -> None:
