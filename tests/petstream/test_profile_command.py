@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from petstream import output
 from petstream.commands.profile import app
 from scheduler.profile_file import Profile, write_profile
 
@@ -53,11 +52,8 @@ def test_what_was_measured_is_shown_with_where_it_is_from(state_dir: Path) -> No
         assert part in result.stdout
 
 
-def test_the_table_fits_a_terminal_unbroken(
-    state_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_fits_a_terminal_unbroken(state_dir: Path) -> None:
     """A name or a figure that is broken over two lines cannot be read."""
-    monkeypatch.setattr(output.console, "width", 80)
     wide = ((1.0, 2.0, 171.95, 1063.93, 15313.44),) * 5
     measured = PROFILE.model_copy(
         update={
