@@ -62,7 +62,7 @@ def add_sparse_delta_(
     x: torch.Tensor,
     spans: Sequence[Span],
     deltas: Sequence[SparseWeights],
-    weight: torch.Tensor,
+    values: Sequence[torch.Tensor],
 ) -> None:
     """Add each task's sparse product to the rows of that task.
 
@@ -73,12 +73,9 @@ def add_sparse_delta_(
         x: Shape (num_tokens, in), the site's input.
         spans: Disjoint.
         deltas: One per span.
-        weight: Shape (out, in), contiguous: the shared weight.
+        values: What each delta adds (`changed_values`).
     """
-    for (start, end), delta in zip(spans, deltas, strict=True):
-        values, sign = delta.values, 1
-        if values is None:
-            values, sign = weight.view(-1).index_select(0, _flat_indices(delta, weight)), -1
+    for (start, end), delta, added in zip(spans, deltas, values, strict=True):
         # delta x^T: each output is a weighted sum of some rows of x^T, which is what an embedding
         # bag computes. At 32 rows it takes half as long as torch's sparse product.
         update = F.embedding_bag(
@@ -86,10 +83,22 @@ def add_sparse_delta_(
             x[start:end].t().contiguous(),
             delta.row_offsets,
             mode="sum",
-            per_sample_weights=values.to(x.dtype),
+            per_sample_weights=added.to(x.dtype),
             include_last_offset=True,
         )
-        y[start:end].add_(update.t(), alpha=sign)
+        y[start:end].add_(update.t())
+
+
+def changed_values(delta: SparseWeights, weight: torch.Tensor) -> torch.Tensor:
+    """Return what a change adds, shape (num_changed,).
+
+    Args:
+        delta: A change of `weight`.
+        weight: Shape (out, in), contiguous.
+    """
+    if delta.values is not None:
+        return delta.values
+    return weight.view(-1).index_select(0, _flat_indices(delta, weight)).neg_()
 
 
 def patch_weight(weight: torch.Tensor, delta: SparseWeights, out: torch.Tensor) -> torch.Tensor:

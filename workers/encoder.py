@@ -28,6 +28,7 @@ from gpu_ops.task_products import TaskProducts
 from gpu_ops.varlen_attention import varlen_attention
 from tasks.backbone_shape import NormSite
 from workers.backbone import PRODUCTS, SITES_OF, Backbone, Product
+from workers.dropped_values import DroppedValues
 from workers.linear_backends import Linear, LinearChoice, choose, unpacked_op
 from workers.packed_batch import PackedBatch
 from workers.sparse_policy import SparsePolicy
@@ -52,6 +53,7 @@ class Encoder:
             for (layer, product), weights in backbone.products.items()
         }
         self._sparse_policy = SparsePolicy()
+        self._dropped_values = DroppedValues()
         self.low_rank_products: dict[Product, TaskProducts] = {}
         for product in PRODUCTS:
             num_out, num_in = backbone.products[0, product].weight.shape
@@ -142,12 +144,13 @@ class Encoder:
             is_patched = span.num_rows >= change.patch_from_rows
             (patched if is_patched else beside).append((span, change.weights))
         y = self._with_patches(layer, product, x, patched)
+        weight = self.backbone.products[layer, product].weight
         add_sparse_delta_(
             y,
             x,
             [span for span, _ in beside],
             [delta for _, delta in beside],
-            self.backbone.products[layer, product].weight,
+            [self._dropped_values.of(delta, weight) for _, delta in beside],
         )
         return y
 

@@ -11,7 +11,12 @@ import threading
 import torch
 
 from gpu_ops.spans import Span
-from gpu_ops.sparse_delta import SparseWeights, add_sparse_delta_, patch_weight
+from gpu_ops.sparse_delta import (
+    SparseWeights,
+    add_sparse_delta_,
+    changed_values,
+    patch_weight,
+)
 from gpu_ops.task_products import LinearOp
 from workers.backbone import LinearWeights
 from workers.break_even import break_even_rows
@@ -48,8 +53,10 @@ class SparsePolicy:
 def _measure(
     delta: SparseWeights, shared: LinearWeights, linear: Linear, unpacked: LinearOp
 ) -> int:
+    values = changed_values(delta, shared.weight)
+
     def beside(x: torch.Tensor) -> None:
-        add_sparse_delta_(linear(x), x, [Span(0, len(x))], [delta], shared.weight)
+        add_sparse_delta_(linear(x), x, [Span(0, len(x))], [delta], [values])
 
     def patched(x: torch.Tensor) -> None:
         copy = patch_weight(shared.weight, delta, torch.empty_like(shared.weight))

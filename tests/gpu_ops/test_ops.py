@@ -14,7 +14,12 @@ from gpu_ops.pooling import first_token_pool, mean_pool
 from gpu_ops.ragged_head import HeadWeights, ragged_head
 from gpu_ops.scale import scale_
 from gpu_ops.spans import Span
-from gpu_ops.sparse_delta import add_sparse_delta_, patch_weight, sparse_weights
+from gpu_ops.sparse_delta import (
+    add_sparse_delta_,
+    changed_values,
+    patch_weight,
+    sparse_weights,
+)
 from gpu_ops.task_products import PLAIN_PRODUCTS, TaskProducts
 from gpu_ops.varlen_attention import varlen_attention
 
@@ -170,7 +175,8 @@ def test_sparse_delta_both_ways(
         ),
     )
 
-    add_sparse_delta_(shared, x, spans, deltas, weight)
+    added = [changed_values(delta, weight) for delta in deltas]
+    add_sparse_delta_(shared, x, spans, deltas, added)
 
     assert_close(shared, expected)
     for number, changes in enumerate(deltas):
