@@ -29,6 +29,7 @@ from tasks.pets.adapter import Adapter
 from tasks.pets.bitfit import BitFit
 from tasks.pets.diff import Diff
 from tasks.pets.ia3 import Ia3
+from tasks.pets.kinds import AnyPet
 from tasks.pets.lora import Lora
 from tasks.pets.mask import Mask
 from tasks.pets.pet import Pet
@@ -42,6 +43,7 @@ from workers.backbone import (
     LinearWeights,
     Product,
 )
+from workers.random_weights import DENSITY, random_weights
 from workers.task_ops import build_task_ops
 
 SHAPES = {
@@ -49,7 +51,7 @@ SHAPES = {
     "minilm-l6": BackboneShape(6, 384, 12, 1536, 30522, 512),
     "bert-base": BackboneShape(12, 768, 12, 3072, 30522, 512),
 }
-PETS: dict[str, Pet] = {
+PETS: dict[str, AnyPet] = {
     "adapter, Houlsby, 64": Adapter(placement="houlsby", bottleneck=64, activation="gelu"),
     "adapter, Pfeiffer, 64": Adapter(placement="pfeiffer", bottleneck=64, activation="gelu"),
     "mask, 5 % dropped": Mask(),
@@ -60,27 +62,7 @@ PETS: dict[str, Pet] = {
 }
 MIX = ("adapter, Houlsby, 64", "mask, 5 % dropped", "diff, 0.5 % changed", "BitFit")
 """PetS draws each task's kind uniformly from these four."""
-DENSITY = {"mask": 0.05, "diff": 0.005}
 NUM_LOADS = 5
-
-
-def random_weights(pet: Pet, shape: BackboneShape) -> dict[str, NDArray[Any]]:
-    """Return stored tensors of the kind, seeded."""
-    rng = np.random.default_rng(0)
-    dense: dict[str, NDArray[Any]] = {}
-    for layer in range(shape.num_layers):
-        for site in LINEAR_SITES if pet.kind in DENSITY else ():
-            is_hit = rng.random(shape.linear_shape(site), np.float32) < DENSITY[pet.kind]
-            if pet.kind == "mask":
-                dense[f"layers.{layer}.{site}.dropped"] = is_hit
-            else:
-                dense[f"layers.{layer}.{site}.delta"] = is_hit * np.float32(0.01)
-    if pet.kind != "mask":
-        for name, spec in pet.tensor_specs(shape).items():
-            size = [length for length in spec.shape if length is not None]
-            if len(size) == len(spec.shape):
-                dense[name] = 0.01 * rng.standard_normal(size, np.float32)
-    return pet.encode(shape, dense)
 
 
 def resident_bytes(pet: Pet, backbone: Backbone, tensors: Mapping[str, NDArray[Any]]) -> int:
@@ -170,7 +152,7 @@ def measure(backbone: str, shape: BackboneShape) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     empty = empty_backbone(shape)
     for name, pet in PETS.items():
-        tensors = random_weights(pet, shape)
+        tensors = pet.encode(shape, random_weights(pet, shape, np.random.default_rng(0)))
         raw = to_bytes(tensors)
         rows.append(
             {

@@ -8,12 +8,9 @@ in turns at each point of the grid, so that a slow moment of the machine falls o
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tasks.backbone_shape import LINEAR_SITES, BackboneShape
 from tasks.description import BackboneReference, LevelDescription, TaskDescription
 from tasks.pets.adapter import Adapter
 from tasks.pets.bitfit import BitFit
@@ -25,6 +22,7 @@ from tasks.pets.mask import Mask
 from tasks.site_ops import PetWeights
 from workers.engine import Engine, EngineRow
 from workers.loaded_task import LoadedTask
+from workers.random_weights import random_weights
 
 NUM_ROWS = (1, 4, 16, 64, 128)
 SEQ_LENS = (8, 16, 32, 64, 128)
@@ -39,8 +37,6 @@ PROFILED_PETS: tuple[AnyPet, ...] = (
 )
 """One of each kind, sized as in the papers and as `petstream train` makes them."""
 
-_DENSITY = {"mask": 0.05, "diff": 0.005}
-"""Share of the weights that a mask drops and a diff changes (PetS, section 6)."""
 _NUM_LABELS = 64
 
 
@@ -97,7 +93,7 @@ def load_random_task(engine: Engine, pet: AnyPet | None, *, seed: int = 0) -> Lo
     described = pet or BitFit()
     sites = {}
     if pet is not None:
-        sites = pet.decode(shape, pet.encode(shape, _random_weights(pet, shape, rng)))
+        sites = pet.decode(shape, pet.encode(shape, random_weights(pet, shape, rng)))
     weights = PetWeights(
         kind=described.kind,
         sites=sites,
@@ -144,24 +140,3 @@ def _medians_ms(
             times_ms[repeat, number] = 1000 * (time.perf_counter() - started_s)
     medians: list[float] = np.median(times_ms, axis=0).tolist()
     return medians
-
-
-def _random_weights(
-    pet: AnyPet, shape: BackboneShape, rng: np.random.Generator
-) -> dict[str, NDArray[Any]]:
-    """Return small random weights in the dense form of the kind."""
-    sites = [f"layers.{layer}.{site}" for layer in range(shape.num_layers) for site in LINEAR_SITES]
-    sizes = [shape.linear_shape(site) for _ in range(shape.num_layers) for site in LINEAR_SITES]
-    dense: dict[str, NDArray[Any]] = {}
-    if pet.kind in _DENSITY:
-        for site, size in zip(sites, sizes, strict=True):
-            chosen = rng.random(size) < _DENSITY[pet.kind]
-            if pet.kind == "mask":
-                dense[f"{site}.dropped"] = chosen
-            else:
-                dense[f"{site}.delta"] = 0.02 * chosen.astype(np.float32)
-    for name, spec in pet.tensor_specs(shape).items():
-        if not name.endswith(("_gaps", "_values")):
-            fixed = [length or 0 for length in spec.shape]
-            dense[name] = 0.02 * rng.standard_normal(fixed, np.float32)
-    return dense

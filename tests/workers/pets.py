@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from messages.task_event import TaskKind
-from tasks.backbone_shape import LINEAR_SITES, NORM_SITES, BackboneShape
+from tasks.backbone_shape import BackboneShape
 from tasks.description import BackboneReference, LevelDescription, Pooling, TaskDescription
 from tasks.pets.adapter import Adapter
 from tasks.pets.bitfit import BitFit
@@ -22,6 +22,7 @@ from tasks.pets.mask import Mask
 from tasks.site_ops import PetWeights
 from workers.engine import Engine
 from workers.loaded_task import LoadedTask
+from workers.random_weights import random_floats, random_weights
 
 PETS: dict[str, AnyPet] = {
     "lora": Lora(rank=8, alpha=16.0),
@@ -34,9 +35,6 @@ PETS: dict[str, AnyPet] = {
     "diff": Diff(),
 }
 """One value of each kind and variant, with sizes as in the papers."""
-
-DENSITY = {"mask": 0.05, "diff": 0.005}
-"""Share of the weights that are dropped or changed (PetS, section 6)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,9 +102,9 @@ def random_task(
         name=f"{variant}-{kind}-{seed}".replace("_", "-"),
         kind=kind,
         pet=pet,
-        dense=_dense(pet, shape, rng),
-        head_weight=_normal(rng, 0.3, num_labels, shape.hidden_size),
-        head_bias=_normal(rng, 0.3, num_labels),
+        dense=random_weights(pet, shape, rng),
+        head_weight=random_floats(rng, 0.3, num_labels, shape.hidden_size),
+        head_bias=random_floats(rng, 0.3, num_labels),
         pooling=pooling,
         takes_pair=takes_pair,
     )
@@ -115,40 +113,3 @@ def random_task(
 def without_pet(task: LoadedTask) -> LoadedTask:
     """Return the task with its head alone: the plain backbone."""
     return replace(task, ops=replace(task.ops, products={}, norms={}))
-
-
-def _dense(pet: AnyPet, shape: BackboneShape, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
-    """Return dense tensors; floats are exact in float16, in which diffs are stored."""
-    if pet.kind == "mask":
-        return {
-            f"layers.{layer}.{site}.dropped": rng.random(shape.linear_shape(site)) < DENSITY["mask"]
-            for layer in range(shape.num_layers)
-            for site in LINEAR_SITES
-        }
-    if pet.kind == "diff":
-        tensors: dict[str, NDArray[Any]] = {}
-        for layer in range(shape.num_layers):
-            for site in LINEAR_SITES:
-                size = shape.linear_shape(site)
-                is_changed = rng.random(size) < DENSITY["diff"]
-                tensors[f"layers.{layer}.{site}.delta"] = is_changed * _normal(rng, 0.2, *size)
-                tensors[f"layers.{layer}.{site}.bias"] = _normal(rng, 0.05, size[0])
-            for norm in NORM_SITES:
-                for name in ("weight", "bias"):
-                    key = f"layers.{layer}.{norm}.{name}"
-                    tensors[key] = _normal(rng, 0.05, shape.hidden_size)
-        return tensors
-    return {
-        name: (1.0 if name.endswith(".scale") else 0.0)
-        + _normal(rng, _spread(name), *(size for size in spec.shape if size is not None))
-        for name, spec in pet.tensor_specs(shape).items()
-    }
-
-
-def _spread(name: str) -> float:
-    """Return the standard deviation of a tensor's values: visible, but not destructive."""
-    return 0.3 if name.endswith(".scale") else 0.05
-
-
-def _normal(rng: np.random.Generator, spread: float, *size: int) -> NDArray[np.float32]:
-    return (spread * rng.standard_normal(size)).astype(np.float16).astype(np.float32)
