@@ -9,14 +9,13 @@ from rich.table import Table
 
 from petstream.output import console, error_console, fail, print_json
 from petstream.settings import load_settings
-from tasks.artifact import Artifact, open_artifact
-from tasks.artifact_writer import replace_cascade
+from tasks.artifact import open_artifact
 from tasks.errors import TaskError
 from workers.backbone_store import find
 from workers.errors import BackboneError
 
 if TYPE_CHECKING:
-    from tasks.calibration_fit import CascadeFigures
+    from tasks.training.calibrate import CalibratedTask
 
 app = typer.Typer()
 
@@ -47,11 +46,10 @@ def calibrate(
         if importlib.util.find_spec(module) is None:
             fail(f"calibrating needs {module}: install the extra `worker` (petstream[worker])")
     try:
-        artifact = open_artifact(task_dir)
-        figures, written = _calibrate(artifact, data, target, threads)
+        calibrated = _calibrate(task_dir, data, target, threads)
     except (TaskError, BackboneError) as error:
         fail(str(error))
-    document = _document(written, figures)
+    document = _document(calibrated)
     if as_json:
         print_json(document)
     else:
@@ -59,36 +57,36 @@ def calibrate(
 
 
 def _calibrate(
-    artifact: Artifact, data: Path, target: float | None, threads: int | None
-) -> "tuple[CascadeFigures, Artifact]":
-    from tasks.calibration_fit import fit_cascade, measure_cascade
-    from tasks.training.artifact_model import level_logits
+    task_dir: Path, data: Path, target: float | None, threads: int | None
+) -> "CalibratedTask":
+    # torch and transformers take seconds to import: only once the options are known to be good.
+    from tasks.training.calibrate import calibrate_task
     from tasks.training.rows import read_rows
     from tasks.training.runtime import prepare_process
 
     prepare_process(threads)
-    description = artifact.description
-    rows = read_rows(data, description.kind)
+    artifact = open_artifact(task_dir)
+    rows = read_rows(data, artifact.description.kind)
     models_dir = load_settings().models_dir
-    per_level = []
-    for level in description.levels:
-        folder = find(level.backbone.name, models_dir)
-        with error_console.status(f"level {level.level}: {len(rows.rows)} rows"):
-            per_level.append(level_logits(artifact, level.level, folder, rows))
-    logits = [found.outputs for found in per_level]
-    targets = per_level[0].targets
-    cascade = fit_cascade(logits, targets, description.kind, target)
-    figures = measure_cascade(logits, targets, description.kind, cascade)
-    return figures, replace_cascade(artifact.folder, cascade)
+    names = {level.backbone.name for level in artifact.description.levels}
+    backbones = {name: find(name, models_dir) for name in names}
+    with error_console.status("reading") as status:
+        return calibrate_task(
+            artifact,
+            backbones,
+            rows,
+            target,
+            on_level=lambda level: status.update(f"level {level}: {len(rows.rows)} rows"),
+        )
 
 
-def _document(artifact: Artifact, figures: "CascadeFigures") -> dict[str, Any]:
-    description = artifact.description
+def _document(calibrated: "CalibratedTask") -> dict[str, Any]:
+    description, figures = calibrated.artifact.description, calibrated.figures
     cascade = description.cascade
     assert cascade is not None
     return {
         "task": description.name,
-        "digest": artifact.digest,
+        "digest": calibrated.artifact.digest,
         "rows": figures.num_rows,
         "target": cascade.target,
         "threshold": cascade.threshold,
