@@ -12,6 +12,7 @@ from rich.table import Table
 from messages.errors import MessageError
 from messages.task_event import TaskEvent, TaskRevision
 from petstream.kafka_connection import broker_settings
+from petstream.level_backbones import warn_of_other_backbone
 from petstream.output import console, error_console, fail, print_json
 from petstream.task_registry import TaskRegistry, task_registry
 from tasks.errors import TaskError, UnknownTask
@@ -46,6 +47,8 @@ def add(
         for folder in folders:
             with error_console.status(f"adding {folder}"):
                 task = registry.add(folder)
+            for level in task.artifact.description.levels:
+                warn_of_other_backbone(task.event.name, level.level, level.backbone.name)
             revision = task.artifact.description.revision
             added.append(
                 {"revision": revision, "digest": task.artifact.digest, **_summary(task.event)}

@@ -7,29 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from messages.task_event import TaskKind
-from petstream.output import console, error_console, fail, print_json
+from petstream.level_backbones import warn_of_other_backbone
+from petstream.output import console, error_console, fail, print_json, warn
 from petstream.settings import load_settings
-from tasks.artifact import open_artifact
+from tasks.artifact import Artifact, open_artifact
 from tasks.artifact_writer import add_level, write_artifact
 from tasks.errors import TaskError
-from tasks.pets.adapter import Adapter, Placement
-from tasks.pets.bitfit import BitFit
-from tasks.pets.diff import Diff
-from tasks.pets.ia3 import Ia3
+from tasks.pets.adapter import Placement
 from tasks.pets.kinds import AnyPet
-from tasks.pets.lora import Lora
-from tasks.pets.mask import Mask
 from tasks.site_ops import Activation
 from workers.backbone_store import find
 from workers.errors import BackboneError
 
 if TYPE_CHECKING:
     from tasks.training.level import LevelOutcome
+    from tasks.training.recipes import RecipeChanges
     from tasks.training.rows import LabelledRows
     from tasks.training.trainer import OnStep
 
@@ -46,8 +43,11 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the artifact.")],
     task: Annotated[str | None, typer.Option(help="Task's name. Default: the folder's.")] = None,
     level: Annotated[int, typer.Option(min=0, max=7, help="0 is the small level.")] = 0,
-    add_to_existing: Annotated[
+    add_new: Annotated[
         bool, typer.Option("--add-level", help="Put the level into the artifact in --out.")
+    ] = False,
+    replace_old: Annotated[
+        bool, typer.Option("--replace-level", help="The same, in place of the level it has.")
     ] = False,
     label_kind: Annotated[
         TaskKind | None, typer.Option(help="Default: by the rows' field; tagging must be named.")
@@ -63,6 +63,10 @@ def train(
     rate: Annotated[
         float | None, typer.Option(help="Peak learning rate. Default: by kind.")
     ] = None,
+    start_c: Annotated[
+        float | None,
+        typer.Option(help="C of the logistic regression the head starts at. Default: 1."),
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Rows per batch. Default: 64.")] = None,
     seed: Annotated[int, typer.Option(help="Of split, initialisation and order.")] = 0,
     max_tokens: Annotated[int, typer.Option(min=3, help="Longer rows are cut here.")] = 128,
@@ -74,9 +78,14 @@ def train(
     placement: Annotated[Placement, typer.Option(help="adapter: placement.")] = "houlsby",
     bottleneck: Annotated[int, typer.Option(help="adapter: bottleneck.")] = 32,
     activation: Annotated[Activation, typer.Option(help="adapter: activation.")] = "gelu",
-    kept_share: Annotated[float, typer.Option(help="diff: share of the weights changed.")] = 0.005,
-    source: Annotated[str, typer.Option(help="Where the rows come from.")] = "",
-    licence: Annotated[str, typer.Option(help="Licence of the rows.")] = "",
+    dense_epochs: Annotated[
+        int | None, typer.Option(help="diff: epochs before the cut. Default: 2.")
+    ] = None,
+    kept_share: Annotated[
+        float | None, typer.Option(help="diff: share of the weights changed. Default: .005.")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Where the rows come from.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the rows.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train a PET and head on a frozen backbone; write artifact and report.json.
@@ -87,22 +96,31 @@ def train(
     Example: petstream train --kind lora --backbone minilm-l3 --data rows.jsonl --out my-task
     """
     _check_installed()
-    if add_to_existing and not (out / "task.json").is_file():
-        fail(f"no artifact in {out}: leave --add-level out to make one", code=2)
-    if out.exists() and not add_to_existing:
+    if add_new or replace_old:
+        if task is not None or source is not None or licence is not None:
+            fail("--task, --source and --licence are those of the artifact: leave them out", code=2)
+        if not (out / "task.json").is_file():
+            fail(f"no artifact in {out}: leave --add-level out to make one", code=2)
+    elif out.exists():
         fail(f"{out} is there already: give another --out, or --add-level to add to it", code=2)
     hyperparameters: dict[str, dict[str, Any]] = {
         "lora": {"rank": rank, "alpha": alpha},
         "adapter": {"placement": placement, "bottleneck": bottleneck, "activation": activation},
     }
     try:
-        pet = _PETS[kind](**hyperparameters.get(kind, {}))
-        changes = {
+        existing = None
+        if add_new or replace_old:
+            existing = open_artifact(out)
+            _check_level(existing, level, add_new=add_new, replace_old=replace_old)
+        pet = _ANY_PET.validate_python({"kind": kind, **hyperparameters.get(kind, {})})
+        changes: RecipeChanges = {
             "epochs": epochs,
             "peak_rate": rate,
+            "start_c": start_c,
             "rows_per_batch": batch,
             "seed": seed,
-            "kept_share": kept_share if kind == "diff" else None,
+            "dense_epochs": dense_epochs,
+            "kept_share": kept_share,
         }
         outcome, rows, labels = _train(
             pet=pet,
@@ -116,9 +134,9 @@ def train(
             held_out=held_out,
             test=test,
             label_kind=label_kind,
-            existing=out if add_to_existing else None,
+            existing=existing,
         )
-        if add_to_existing:
+        if existing is not None:
             artifact = add_level(out, outcome.trained)
         else:
             artifact = write_artifact(
@@ -139,6 +157,9 @@ def train(
     from tasks.training.reports import write_report
 
     write_report(out, level, outcome.report)
+    warn_of_other_backbone(artifact.description.name, level, backbone)
+    if existing is not None and existing.description.cascade is not None:
+        warn(f"cascade dropped: calibrate again with `petstream calibrate {out}`")
     document = {"artifact": str(out), "digest": artifact.digest} | outcome.report
     if as_json:
         print_json(document)
@@ -146,14 +167,19 @@ def train(
         _print_report(document)
 
 
-_PETS: dict[str, type[AnyPet]] = {
-    "lora": Lora,
-    "ia3": Ia3,
-    "bitfit": BitFit,
-    "adapter": Adapter,
-    "mask": Mask,
-    "diff": Diff,
-}
+_ANY_PET: TypeAdapter[AnyPet] = TypeAdapter(AnyPet)
+
+
+def _check_level(artifact: Artifact, level: int, *, add_new: bool, replace_old: bool) -> None:
+    """End the command unless the level is to be added and not there, or replaced and there."""
+    there = any(described.level == level for described in artifact.description.levels)
+    if there and not replace_old:
+        fail(
+            f"{artifact.folder} has a level {level}: give another --level, or --replace-level",
+            code=2,
+        )
+    if not there and not add_new:
+        fail(f"{artifact.folder} has no level {level}: give --add-level to add it", code=2)
 
 
 def _check_installed() -> None:
@@ -165,7 +191,7 @@ def _check_installed() -> None:
 def _train(
     *,
     pet: AnyPet,
-    changes: dict[str, Any],
+    changes: "RecipeChanges",
     backbone: str,
     level: int,
     max_tokens: int,
@@ -175,7 +201,7 @@ def _train(
     held_out: float,
     test: Path | None,
     label_kind: TaskKind | None,
-    existing: Path | None,
+    existing: Artifact | None,
 ) -> "tuple[LevelOutcome, LabelledRows, tuple[str, ...]]":
     # torch and transformers take seconds to import: only once the options are known to be good.
     from tasks.training.recipes import recipe_for
@@ -187,7 +213,7 @@ def _train(
     rows = read_rows(data, label_kind)
     labels = rows.label_set()
     if existing is not None:
-        labels = open_artifact(existing).description.labels
+        labels = existing.description.labels
         rows.check_labels_known(labels)
     if validation is None:
         train_rows, validation_rows = hold_out(rows, held_out, recipe.seed)

@@ -5,7 +5,7 @@ while the rate is high and rises at the end, so that a patience of a few epochs 
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypedDict, Unpack
 
 from tasks.pets.pet import Pet
 from tasks.training.errors import BadRecipe
@@ -38,8 +38,9 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.epochs <= 1000:
-            raise BadRecipe(f"epochs is {self.epochs}: give 0 to 1000")
+        for name in ("epochs", "dense_epochs"):
+            if not 0 <= getattr(self, name) <= 1000:
+                raise BadRecipe(f"{name} is {getattr(self, name)}: give 0 to 1000")
         for name in ("peak_rate", "head_rate", "dense_rate"):
             if not 0 < getattr(self, name) <= 10:
                 raise BadRecipe(f"{name} is {getattr(self, name)}: give more than 0, at most 10")
@@ -50,6 +51,21 @@ class Recipe:
         for name in ("kept_share", "dropout", "warm_up_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise BadRecipe(f"{name} is {getattr(self, name)}: give a share below 1")
+
+
+class RecipeChanges(TypedDict, total=False):
+    """What a run may do otherwise than its PET kind's default recipe; None changes nothing."""
+
+    epochs: int | None
+    peak_rate: float | None
+    head_rate: float | None
+    dense_rate: float | None
+    dense_epochs: int | None
+    kept_share: float | None
+    rows_per_batch: int | None
+    start_c: float | None
+    dropout: float | None
+    seed: int | None
 
 
 _DEFAULTS: dict[str, Recipe] = {
@@ -64,11 +80,16 @@ _DEFAULTS: dict[str, Recipe] = {
 }
 
 
-def recipe_for(pet: Pet, **changes: Any) -> Recipe:  # noqa: ANN401 - fields of Recipe
+def recipe_for(pet: Pet, **changes: Unpack[RecipeChanges]) -> Recipe:
     """Return the defaults of a PET kind with the given fields (not None) changed.
 
     Raises:
-        BadRecipe: If a value cannot work.
+        BadRecipe: If a value cannot work, or not for this kind.
     """
     given = {name: value for name, value in changes.items() if value is not None}
-    return replace(_DEFAULTS[pet.kind], **given)
+    recipe: Recipe = replace(_DEFAULTS[pet.kind], **given)  # type: ignore[arg-type]
+    if pet.kind != "diff" and (recipe.dense_epochs or recipe.kept_share):
+        raise BadRecipe(f"dense_epochs and kept_share are for diff: give {pet.kind} neither")
+    if pet.kind == "diff" and recipe.epochs and not recipe.dense_epochs:
+        raise BadRecipe("dense_epochs is 0, so nothing is known of what to keep: give 1 or more")
+    return recipe

@@ -115,6 +115,15 @@ def complaint(ended: Ended) -> str:
     return lines[0]
 
 
+def test_a_backbone_that_the_levels_workers_do_not_run(tasks: Tasks, tmp_path: Path) -> None:
+    """Added as told, with a warning that names the backbone and what to do."""
+    ended = tasks("add", write(tmp_path / "first", level()).folder, "--json")
+
+    assert len(document(ended)["added"]) == 1
+    assert "warning: level 0 of weather is on tiny, and a worker of level 0 runs" in ended.stderr
+    assert "--backbone tiny" in ended.stderr
+
+
 def test_the_life_of_a_task(tasks: Tasks, tmp_path: Path) -> None:
     """Added, added anew, named, shown, retired, brought back."""
     first = write(tmp_path / "first", level(seed=1)).folder

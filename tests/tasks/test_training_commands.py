@@ -1,13 +1,17 @@
 """`petstream train` and `petstream calibrate`: a task from rows to a fitted cascade, and errors."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from petstream.commands import calibrate, train
 from tasks.artifact import open_artifact
+from tasks.artifact_writer import replace_cascade
+from tasks.pets.kinds import PET_KINDS
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "tasks" / "sms_spam" / "sample.jsonl"
 
@@ -132,6 +136,95 @@ def test_an_output_that_exists(rows: Path, tmp_path: Path) -> None:
     assert "is there already" in _message(result)
 
 
+@pytest.fixture
+def spam(tmp_path: Path) -> Path:
+    """A copy of a demo task with two levels and a cascade."""
+    return Path(shutil.copytree(SAMPLE.parent, tmp_path / "spam"))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_level_that_exists_is_not_replaced_unasked(rows: Path, spam: Path, number: int) -> None:
+    """--add-level adds; level 0, the default, is not meant by who forgets --level."""
+    before = open_artifact(spam).digest
+    level = ("--level", number) if number else ()
+
+    result = _train(*BASE, "--data", rows, "--out", spam, "--add-level", *level)
+
+    assert result.exit_code == 2
+    assert f"has a level {number}: give another --level, or --replace-level" in _message(result)
+    assert open_artifact(spam).digest == before
+
+
+def test_a_level_that_is_not_there_is_not_replaced(rows: Path, spam: Path) -> None:
+    """--replace-level alone does not add."""
+    result = _train(*BASE, "--data", rows, "--out", spam, "--replace-level", "--level", 2)
+
+    assert result.exit_code == 2
+    assert "has no level 2" in _message(result)
+
+
+def test_a_level_is_replaced_and_the_cascade_dropped(rows: Path, spam: Path) -> None:
+    """What was fitted for other levels is gone, and that is said."""
+    before = open_artifact(spam).description
+    assert before.cascade is not None
+
+    result = _train(
+        *BASE, "--data", rows, "--out", spam, "--replace-level", "--epochs", 0, "--threads", 1
+    )
+
+    after = open_artifact(spam).description
+    assert result.exit_code == 0, result.output
+    assert "cascade dropped: calibrate again with `petstream calibrate" in result.stderr
+    assert [level.pet.kind for level in after.levels] == ["ia3", before.level(1).pet.kind]
+    assert (after.name, after.source, after.cascade) == (before.name, before.source, None)
+
+
+@pytest.mark.parametrize("option", ["--task", "--source", "--licence"])
+def test_what_the_artifact_has_is_not_given_again(rows: Path, spam: Path, option: str) -> None:
+    """Name, source and licence of an artifact stay: another is refused, not ignored."""
+    replace_cascade(spam, None)
+
+    result = _train(
+        *BASE, "--data", rows, "--out", spam, "--add-level", "--level", 2, option, "other"
+    )
+
+    assert result.exit_code == 2
+    assert option in _message(result)
+
+
+def test_a_backbone_that_the_levels_workers_do_not_run(rows: Path, tmp_path: Path) -> None:
+    """Trained as told, with a warning."""
+    out = tmp_path / "out"
+    common = ("--data", rows, "--out", out, "--epochs", 0, "--threads", 1)
+
+    result = _train("--kind", "bitfit", "--backbone", "minilm-l3", "--level", 1, *common)
+
+    assert result.exit_code == 0, result.output
+    assert "warning: level 1 of out is on minilm-l3" in result.stderr
+    assert "runs minilm-l6" in result.stderr
+
+
+def test_the_recipe_is_the_callers(rows: Path, tmp_path: Path) -> None:
+    """What the options name is what the report says was used."""
+    out = tmp_path / "out"
+
+    result = _train(
+        *("--kind", "diff", "--backbone", "minilm-l3", "--data", rows, "--out", out),
+        *("--epochs", 1, "--dense-epochs", 1, "--start-c", 7.5, "--kept-share", 0.01),
+        *("--batch", 64, "--threads", 1),
+    )
+
+    assert result.exit_code == 0, result.output
+    recipe = json.loads((out / "report.json").read_text())["level-0"]["recipe"]
+    assert (recipe["epochs"], recipe["dense_epochs"]) == (1, 1)
+    assert (recipe["start_c"], recipe["kept_share"]) == (7.5, 0.01)
+
+
+def test_every_pet_kind_can_be_trained() -> None:
+    """The option's choices are the registry of kinds."""
+    assert set(get_args(train.Kind)) == set(PET_KINDS)
+
+
 def test_adding_a_level_to_nothing(rows: Path, tmp_path: Path) -> None:
     """--add-level needs an artifact: wrong use, exit 2."""
     result = _train(*BASE, "--data", rows, "--out", tmp_path / "out", "--add-level")
@@ -141,7 +234,14 @@ def test_adding_a_level_to_nothing(rows: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [("--epochs", "-1"), ("--rate", "0"), ("--kind", "lora", "--rank", "0")]
+    "option",
+    [
+        ("--epochs", "-1"),
+        ("--rate", "0"),
+        ("--start-c", "0"),
+        ("--dense-epochs", "1"),
+        ("--kind", "lora", "--rank", "0"),
+    ],
 )
 def test_hyperparameters_out_of_range(rows: Path, tmp_path: Path, option: tuple[str, ...]) -> None:
     """Refused in one line before anything is trained."""

@@ -1,6 +1,7 @@
 """Training on a real backbone and real sentences: every kind learns and can be written."""
 
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from tasks.training.errors import BadRecipe, BadRows
 from tasks.training.evaluation import predict
 from tasks.training.level import LevelOutcome, LevelPlan, train_level
 from tasks.training.model import load_dense_model
-from tasks.training.recipes import Recipe, recipe_for
+from tasks.training.recipes import Recipe, RecipeChanges, recipe_for
 from tasks.training.rows import LabelledRow, LabelledRows, read_rows
 from workers.backbone_store import find
 
@@ -58,21 +59,29 @@ def rows() -> LabelledRows:
     return LabelledRows("single_label", tuple(mixed), "sms_spam")
 
 
-def _recipe(kind: str, pet: AnyPet, **changes: object) -> Recipe:
-    fields = {"epochs": 3, "rows_per_batch": 16, "peak_rate": RATES.get(kind, 3e-3)}
+def _recipe(kind: str, pet: AnyPet, changes: RecipeChanges) -> Recipe:
+    fields: RecipeChanges = {
+        "epochs": 3,
+        "rows_per_batch": 16,
+        "peak_rate": RATES.get(kind, 3e-3),
+        "head_rate": 1e-7,
+        "dropout": 0.0,
+    }
     if kind == "diff":
         fields |= {"dense_epochs": 1, "dense_rate": 1e-3}
-    return recipe_for(pet, **(fields | {"head_rate": 1e-7, "dropout": 0.0} | changes))
+    return recipe_for(pet, **(fields | changes))
 
 
-def _train(backbone: Path, rows: LabelledRows, kind: str, **changes: object) -> LevelOutcome:
+def _train(
+    backbone: Path, rows: LabelledRows, kind: str, **changes: Unpack[RecipeChanges]
+) -> LevelOutcome:
     pet = PETS[kind]
     plan = LevelPlan(
         backbone_name="minilm-l3",
         backbone=backbone,
         level=0,
         pet=pet,
-        recipe=_recipe(kind, pet, **changes),
+        recipe=_recipe(kind, pet, changes),
         pooling="none" if rows.kind == "tagging" else "mean",
         max_tokens=48,
     )
@@ -215,12 +224,28 @@ def test_rows_that_do_not_fit_each_other_are_refused(backbone: Path, rows: Label
 
 
 @pytest.mark.parametrize(
-    "changes", [{"epochs": -1}, {"peak_rate": 0.0}, {"rows_per_batch": 0}, {"kept_share": 1.0}]
+    "changes",
+    [
+        {"epochs": -1},
+        {"peak_rate": 0.0},
+        {"rows_per_batch": 0},
+        {"start_c": 0.0},
+        {"kept_share": 1.0},
+        {"kept_share": 0.1},
+        {"dense_epochs": 1},
+    ],
 )
-def test_hyperparameters_out_of_range_are_refused(changes: dict[str, float]) -> None:
-    """A recipe that cannot work is refused before anything is loaded."""
+def test_hyperparameters_that_cannot_work_are_refused(changes: RecipeChanges) -> None:
+    """Out of range, or of another kind: refused before anything is loaded."""
     with pytest.raises(BadRecipe, match="give"):
         recipe_for(Lora(rank=4, alpha=8.0), **changes)
+
+
+@pytest.mark.parametrize("changes", [{"dense_epochs": 0}, {"dense_epochs": 1001}])
+def test_a_diff_needs_dense_epochs(changes: RecipeChanges) -> None:
+    """Without them there is no delta to keep the largest values of."""
+    with pytest.raises(BadRecipe, match="dense_epochs"):
+        recipe_for(Diff(), **changes)
 
 
 def test_a_folder_that_is_no_backbone_is_refused(tmp_path: Path) -> None:
