@@ -4,12 +4,14 @@
 
 With the public data sets the figures are of the full public test splits (sms_spam and nlupp: of our
 own), and the probe is scikit-learn's logistic regression on the same frozen backbone's mean-pooled
-features, trained on the same rows as the PET. Without them the figures are of the few committed
-sample rows, and there is no probe, because there are no training rows.
+features, trained on the same rows as the PET. Multi-label: both give a label from a probability
+that was fitted on the same calibration rows. Without the data sets the figures are of the few
+committed sample rows, and there is no probe, because there are no training rows.
 """
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -21,12 +23,19 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.document import Goal, make_document
 from examples.prepare_data import prepare
+from messages.task_event import TaskKind
 from petstream.settings import load_settings
 from tasks.artifact import Artifact, open_artifact
-from tasks.calibration_fit import measure_cascade
+from tasks.backbone_shape import LINEAR_SITES, read_shape
+from tasks.calibration_fit import fit_cascade, measure_cascade
+from tasks.description import Cascade
 from tasks.training.artifact_model import encode_for_level, level_model
+from tasks.training.batches import EncodedRow
 from tasks.training.evaluation import PerRow, extract_features, predict
 from tasks.training.model import load_dense_model
 from tasks.training.objectives import PRIMARY, figures
@@ -39,11 +48,18 @@ TASKS = Path(__file__).parents[1] / "examples" / "tasks"
 PROBE_SEED = 0
 
 
+class ProbeRows(NamedTuple):
+    """What the probe learns from: the rows that the PET and its cascade learned from."""
+
+    train: LabelledRows
+    calibration: LabelledRows
+
+
 class TaskRows(NamedTuple):
     """What a task is measured on."""
 
     test: LabelledRows
-    train: LabelledRows | None
+    probe: ProbeRows | None
     """None: only the sample rows are at hand."""
 
 
@@ -94,7 +110,7 @@ def _measure_level(artifact: Artifact, level: int, rows: TaskRows, backbone: Pat
     started = time.perf_counter()
     found = predict(level_model(artifact, level, backbone), test, kind)
     logits, targets = found.stacked()
-    cut = None if description.cascade is None else description.cascade.decision_threshold
+    place = description.levels.index(described)
     row: dict[str, Any] = {
         "task": description.name,
         "level": level,
@@ -102,17 +118,71 @@ def _measure_level(artifact: Artifact, level: int, rows: TaskRows, backbone: Pat
         "pet": described.pet.kind,
         "kilobytes": round((artifact.folder / described.file).stat().st_size / 1000, 1),
         "rows": len(test),
-        **figures(logits, targets, kind, cut or 0.5),
+        **decided_figures(logits, targets, kind, description.cascade, place),
         "seconds": round(time.perf_counter() - started, 1),
     }
-    if rows.train is not None:
-        frozen = load_dense_model(backbone, description.num_labels, described.pooling)
-        train = encode_for_level(artifact, level, backbone, rows.train)
-        features, wanted = extract_features(frozen, train, kind).stacked()
-        probe = fit_probe(features, wanted, kind, description.num_labels, PROBE_SEED)
-        test_features, _ = extract_features(frozen, test, kind).stacked()
-        row["probe"] = figures(probe.logits(test_features), targets, kind)
+    changed = changed_share(artifact, level, backbone)
+    if changed is not None:
+        row["changed_share"] = round(changed, 4)
+    if rows.probe is not None:
+        row["probe"] = _measure_probe(artifact, level, rows.probe, test, backbone)
     return LevelResult(row, found)
+
+
+def _measure_probe(
+    artifact: Artifact,
+    level: int,
+    rows: ProbeRows,
+    test: Sequence[EncodedRow],
+    backbone: Path,
+) -> dict[str, float]:
+    """Return the figures of the linear probe on the level's frozen backbone."""
+    description = artifact.description
+    kind = description.kind
+    frozen = load_dense_model(backbone, description.num_labels, description.level(level).pooling)
+    train = encode_for_level(artifact, level, backbone, rows.train)
+    features, wanted = extract_features(frozen, train, kind).stacked()
+    probe = fit_probe(features, wanted, kind, description.num_labels, PROBE_SEED)
+    cascade = None
+    if kind == "multi_label":
+        calibration = encode_for_level(artifact, level, backbone, rows.calibration)
+        held, held_targets = extract_features(frozen, calibration, kind).stacked()
+        cascade = fit_cascade([list(probe.logits(held))], list(held_targets), kind)
+    test_features, targets = extract_features(frozen, test, kind).stacked()
+    return decided_figures(probe.logits(test_features), targets, kind, cascade, 0)
+
+
+def decided_figures(
+    logits: NDArray[np.float32],
+    targets: NDArray[np.float64],
+    kind: TaskKind,
+    cascade: Cascade | None,
+    place: int,
+) -> dict[str, float]:
+    """Return the figures of the decisions that a worker takes with a fitted cascade.
+
+    Args:
+        logits: As `objectives.figures` takes them.
+        targets: The same.
+        kind: Of the task.
+        cascade: None: nothing was fitted.
+        place: Of the level in the cascade.
+    """
+    if cascade is None or cascade.decision_threshold is None:
+        return figures(logits, targets, kind)
+    calibrated = logits / np.float32(cascade.temperatures[place])
+    return figures(calibrated, targets, kind, cascade.decision_threshold)
+
+
+def changed_share(artifact: Artifact, level: int, backbone: Path) -> float | None:
+    """Return the share of the encoder's weights that mask or diff change; None for the others."""
+    shape = read_shape(backbone)
+    sites = artifact.load_level(level, shape).sites.values()
+    sparse = [ops.sparse for ops in sites if ops.sparse is not None]
+    if not sparse:
+        return None
+    num_weights = shape.num_layers * sum(math.prod(shape.linear_shape(s)) for s in LINEAR_SITES)
+    return sum(change.flat_indices.size for change in sparse) / num_weights
 
 
 @contextmanager
@@ -126,7 +196,10 @@ def rows_of(names: Sequence[str], data: str | None) -> Iterator[dict[str, TaskRo
         yield {
             name: TaskRows(
                 read_rows(Path(folder) / name / "test.jsonl"),
-                read_rows(Path(folder) / name / "train.jsonl"),
+                ProbeRows(
+                    read_rows(Path(folder) / name / "train.jsonl"),
+                    read_rows(Path(folder) / name / "calibration.jsonl"),
+                ),
             )
             for name in names
         }
@@ -160,6 +233,8 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
                 if row["level"] == "cascade"
                 else f"{row['kilobytes']} kB"
             )
+            if "changed_share" in row:
+                last += f", {row['changed_share']:.1%} of the weights changed"
             print(
                 f"{row['task']:<12}{row['level']!s:<9}{row.get('pet', ''):<9}{row['rows']:>6}  "
                 f"{row[name]:>8.4f}{'' if probe is None else f'{probe:.4f}':>8}   {last}  ({name})"
