@@ -16,7 +16,7 @@ MIN_JAVA = 17
 
 QUICK_START_FLAGS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """For a JVM that shares few cores with everything else and often lives for minutes: no collector
-threads, and no second compiler, which took two fifths of the processor time of a start."""
+threads, and no second compiler, whose work pays only in a long life."""
 
 _VERSION_TIMEOUT_S = 30.0
 
