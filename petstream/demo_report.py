@@ -42,6 +42,8 @@ class DemoReport:
     """Of the results, by the level that gave them."""
     throughput_qps: float
     """Of the half that was published at once."""
+    steady_qps: float
+    """At which the other half was published."""
     latency_ms: LatencySummary | None
     """Of the steady half."""
     broker: Mapping[str, str]
@@ -57,6 +59,8 @@ def make_report(
     exchanges: Sequence[Exchange],
     terminal_records: Counter[Origin],
     broker: Mapping[str, str],
+    *,
+    steady_qps: float,
 ) -> DemoReport:
     """Account for every query.
 
@@ -65,6 +69,7 @@ def make_report(
         exchanges: Every query with its answer.
         terminal_records: How many terminal records each origin has.
         broker: Name and version of the broker.
+        steady_qps: Queries/s at which the steady half was published.
     """
     origins = [exchange.ticket.origin for exchange in exchanges]
     counts = [0 if origin is None else terminal_records[origin] for origin in origins]
@@ -82,7 +87,8 @@ def make_report(
         level_share={
             str(level): levels[level] / max(1, levels.total()) for level in sorted(levels)
         },
-        throughput_qps=_throughput(burst),
+        throughput_qps=throughput_qps(burst),
+        steady_qps=steady_qps,
         latency_ms=_latency(exchanges),
         broker=dict(broker),
     )
@@ -107,7 +113,8 @@ def _latency(exchanges: Sequence[Exchange]) -> LatencySummary | None:
     return summarise(latencies_ms, num_unanswered=len(steady) - len(latencies_ms))
 
 
-def _throughput(exchanges: Sequence[Exchange]) -> float:
+def throughput_qps(exchanges: Sequence[Exchange]) -> float:
+    """Return answers per second from the first query sent to the last answer."""
     ends_s = [e.answered_s for e in exchanges if e.answered_s is not None]
     if not ends_s:
         return 0.0

@@ -41,7 +41,7 @@ def test_missing_examples_say_where_they_were_looked_for(tmp_path: Path) -> None
 
 def test_an_empty_run_is_no_exact_run_of_something() -> None:
     """The account adds up: nothing asked, nothing lost."""
-    report = make_report(TASKS, [], Counter[Origin](), {"name": "k", "version": "v"})
+    report = make_report(TASKS, [], Counter[Origin](), {"name": "k", "version": "v"}, steady_qps=1.0)
 
     assert (report.queries, report.lost, report.duplicates) == (0, 0, 0)
 
@@ -51,7 +51,7 @@ def test_anything_but_one_record_per_query_is_told(
     lost: int, duplicates: int, answered: int
 ) -> None:
     """A lost query, a second answer and a missing answer each fail the demo."""
-    report = DemoReport(10, answered, 0, lost, duplicates, (), {}, 1.0, None, {})
+    report = DemoReport(10, answered, 0, lost, duplicates, (), {}, 1.0, 1.0, None, {})
 
     assert not report.is_exact
 

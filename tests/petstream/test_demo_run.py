@@ -79,7 +79,9 @@ def test_a_query_without_an_answer_is_infinitely_late_and_no_throughput() -> Non
     burst = ask(4, {0}, rate=None)
     records = Counter[Origin]({at(0): 1, at(1): 1, at(2): 1})
 
-    report = make_report(TASKS, [*steady, *burst], records, {"name": "k", "version": "v"})
+    report = make_report(
+        TASKS, [*steady, *burst], records, {"name": "k", "version": "v"}, steady_qps=50.0
+    )
 
     assert (report.queries, report.answered) == (8, 4)
     assert report.latency_ms is not None
@@ -90,7 +92,9 @@ def test_a_query_without_an_answer_is_infinitely_late_and_no_throughput() -> Non
 
 def test_a_run_with_late_queries_is_still_a_json_document_and_a_table() -> None:
     """JSON knows no infinity: null."""
-    report = make_report(TASKS, ask(2, set(), rate=1000.0), Counter[Origin](), {"name": "k"})
+    report = make_report(
+        TASKS, ask(2, set(), rate=1000.0), Counter[Origin](), {"name": "k"}, steady_qps=50.0
+    )
 
     assert '"p50": null' in json_text(as_json(report))
     assert as_table(report).row_count == len(TASKS) + 1
@@ -99,11 +103,11 @@ def test_a_run_with_late_queries_is_still_a_json_document_and_a_table() -> None:
 def test_what_is_said_below_the_table_names_the_part_it_is_of() -> None:
     """All, the first half and the second half; a task's columns and the sum are of all."""
     exchanges = [*ask(2, {0}, rate=None), *ask(3, {0, 1, 2}, rate=1000.0)]
-    report = make_report(TASKS, exchanges, Counter[Origin](), {"name": "k"})
+    report = make_report(TASKS, exchanges, Counter[Origin](), {"name": "k"}, steady_qps=50.0)
 
     everything, throughput, latency = summary_lines(report)
 
     assert everything.startswith("all 5 queries: 4 answered (level 0 100%)")
     assert "of the first 2, which were published at once" in throughput
-    assert "of the other 3, published at 100 queries/s" in latency
+    assert "of the other 3, published at 50 queries/s" in latency
     assert [task.level_0_share for task in report.tasks if task.queries] == [0.8]
