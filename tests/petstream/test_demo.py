@@ -41,7 +41,9 @@ def test_missing_examples_say_where_they_were_looked_for(tmp_path: Path) -> None
 
 def test_an_empty_run_is_no_exact_run_of_something() -> None:
     """The account adds up: nothing asked, nothing lost."""
-    report = make_report(TASKS, [], Counter[Origin](), {"name": "k", "version": "v"}, steady_qps=1.0)
+    report = make_report(
+        TASKS, [], Counter[Origin](), {"name": "k", "version": "v"}, steady_qps=1.0
+    )
 
     assert (report.queries, report.lost, report.duplicates) == (0, 0, 0)
 
