@@ -2,9 +2,14 @@
 
     PETSTREAM_DATA=/path/to/data python examples/prepare_data.py --out /tmp/petstream-data
 
-Each task gets `train`, `validation` (chooses the epoch), `calibration` (fits the cascade) and
-`test.jsonl`. Public splits are kept where there are any; what is split here is split by SEED, after
-sorting nothing: the order of the public files counts. `splits.json` says how many rows went where.
+Each task gets `train`, `validation` (chooses the epoch), `calibration` (fits the cascade), `test`
+and `sample.jsonl` (what the demo asks and checks). Public splits are kept where there are any; what
+is split here is split by SEED, after sorting nothing: the order of the public files counts.
+
+Public data sets repeat texts, also across their splits. Where the splits are ours, a text is one
+row. Where they are public, training, validation and test rows stay as they are published, but no
+calibration row stands in another split, and no sample row in any that was trained or fitted on.
+`splits.json` says how many rows went where, and how many test rows are in `train` too.
 """
 
 import argparse
@@ -18,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 SEED = 20260101
+NUM_SAMPLE_ROWS = 200
 Row = dict[str, Any]
 Splits = dict[str, list[Row]]
 
@@ -57,14 +63,14 @@ def snips(source: Path) -> Splits:
 
 
 def sms_spam(source: Path) -> Splits:
-    """Ham and spam; there is no public split, so all four are ours."""
+    """Ham and spam; there is no public split, so all are ours, of the first row of each text."""
     text = (source / "SMSSpamCollection").read_text(encoding="utf-8")
-    rows = []
+    rows: dict[str, Row] = {}
     for line in text.splitlines():
         label, _, message = line.partition("\t")
         if message.strip():
-            rows.append(_single(message.strip(), label))
-    test, rest = _cut(rows, 1115)
+            rows.setdefault(text_key(message), _single(message.strip(), label))
+    test, rest = _cut(list(rows.values()), 1115)
     calibration, rest = _cut(rest, 557)
     validation, train = _cut(rest, 400)
     return _splits(train, validation, calibration, test)
@@ -72,16 +78,16 @@ def sms_spam(source: Path) -> Splits:
 
 def nlupp(source: Path) -> Splits:
     """62 intents, any number of them for a text; all folds of both domains, split by us."""
-    labels_by_text: dict[str, set[str]] = {}
+    rows: dict[str, Row] = {}
     for domain in ("banking", "hotels"):
         for fold in range(20):
             content = (source / domain / f"fold{fold}.json").read_text(encoding="utf-8")
             for entry in json.loads(content):
-                # The same sentence stands in both domains, or twice: it must not be in two splits.
-                labels = labels_by_text.setdefault(entry["text"].strip(), set())
-                labels.update(entry.get("intents", []))
-    rows = [{"text": text, "labels": sorted(found)} for text, found in labels_by_text.items()]
-    test, rest = _cut(rows, 750)
+                # The same sentence stands in both domains, or twice.
+                new = {"text": entry["text"].strip(), "labels": []}
+                row = rows.setdefault(text_key(entry["text"]), new)
+                row["labels"] = sorted({*row["labels"], *entry.get("intents", [])})
+    test, rest = _cut(list(rows.values()), 750)
     calibration, rest = _cut(rest, 400)
     validation, train = _cut(rest, 200)
     return _splits(train, validation, calibration, test)
@@ -98,7 +104,13 @@ TASKS: dict[str, Callable[[Path], Splits]] = {
 
 
 def prepare(data: Path, out: Path, names: Iterable[str] = tuple(TASKS)) -> dict[str, Any]:
-    """Write the splits of the named tasks and return how many rows each has."""
+    """Write the splits of the named tasks and return how many rows each has.
+
+    Args:
+        data: Folder of the public data sets.
+        out: Gets a folder for each task, and `splits.json`.
+        names: Of the tasks.
+    """
     counts: dict[str, Any] = {"seed": SEED}
     for name in names:
         splits = TASKS[name](data / name)
@@ -108,8 +120,16 @@ def prepare(data: Path, out: Path, names: Iterable[str] = tuple(TASKS)) -> dict[
             lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
             (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
         counts[name] = {split: len(rows) for split, rows in splits.items()}
+        counts[name]["test_rows_in_train"] = len(splits["test"]) - len(
+            _without(splits["test"], splits["train"])
+        )
     (out / "splits.json").write_text(json.dumps(counts, indent=2) + "\n")
     return counts
+
+
+def text_key(text: str) -> str:
+    """Return what two texts have in common that the uncased backbones read alike."""
+    return " ".join(text.casefold().split())
 
 
 def data_folder(given: Path | None) -> Path:
@@ -127,7 +147,28 @@ def data_folder(given: Path | None) -> Path:
 def _splits(
     train: list[Row], validation: list[Row], calibration: list[Row], test: list[Row]
 ) -> Splits:
-    return {"train": train, "validation": validation, "calibration": calibration, "test": test}
+    # A temperature or a threshold that is fitted to rows the PET has learned is too sure of itself.
+    calibration = _without(calibration, train, validation, test)
+    return {
+        "train": train,
+        "validation": validation,
+        "calibration": calibration,
+        "test": test,
+        "sample": _sample(_without(test, train, validation, calibration)),
+    }
+
+
+def _without(rows: list[Row], *others: list[Row]) -> list[Row]:
+    """Return the rows whose text is in none of the others."""
+    keys = {text_key(row["text"]) for other in others for row in other}
+    return [row for row in rows if text_key(row["text"]) not in keys]
+
+
+def _sample(rows: list[Row]) -> list[Row]:
+    """Return up to NUM_SAMPLE_ROWS of the rows, no text twice."""
+    distinct = list({text_key(row["text"]): row for row in rows}.values())
+    drawn, _ = _cut(distinct, min(NUM_SAMPLE_ROWS, len(distinct)))
+    return drawn
 
 
 def _single(text: str, label: str) -> Row:

@@ -1,4 +1,4 @@
-"""Trains the six demo tasks again, for both levels; `make tasks` also calibrates them.
+"""Trains the six demo tasks again, for both levels, and calibrates them.
 
     python examples/prepare_data.py --data DATA --out WORK
     python examples/train_tasks.py --rows WORK --out examples/tasks
@@ -10,16 +10,17 @@ a part of it.
 
 import argparse
 import json
-import random
+import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from petstream.settings import load_settings
+from tasks.artifact import open_artifact
 from tasks.artifact_writer import add_level, write_artifact
 from tasks.pets.adapter import Adapter
 from tasks.pets.bitfit import BitFit
@@ -28,15 +29,14 @@ from tasks.pets.ia3 import Ia3
 from tasks.pets.kinds import AnyPet
 from tasks.pets.lora import Lora
 from tasks.pets.mask import Mask
+from tasks.training.calibrate import calibrate_task
 from tasks.training.level import LevelPlan, pooling_for, train_level
-from tasks.training.recipes import recipe_for
+from tasks.training.recipes import RecipeChanges, recipe_for
 from tasks.training.reports import write_report
 from tasks.training.rows import read_rows
 from tasks.training.runtime import prepare_process
-
-BACKBONES = ("minilm-l3", "minilm-l6")
-NUM_SAMPLE_ROWS = 200
-SAMPLE_SEED = 7
+from workers.backbone_store import find
+from workers.levels import LEVEL_BACKBONES
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class DemoTask:
     source: str
     licence: str
     max_tokens: int = 128
-    recipe: dict[str, Any] = field(default_factory=dict)
+    recipe: RecipeChanges = field(default_factory=RecipeChanges)
     """Differences from the PET kind's default recipe."""
 
 
@@ -80,6 +80,7 @@ DEMO_TASKS = {
         "SMS Spam Collection (Almeida et al. 2011), UCI; our own split",
         "CC BY 4.0 as stated by UCI",
         max_tokens=256,
+        recipe={"epochs": 4},
     ),
     "snips": DemoTask(
         Mask(),
@@ -91,7 +92,7 @@ DEMO_TASKS = {
 
 
 def train_one(
-    name: str, level: int, rows: Path, models_dir: Path, out: Path, changes: dict[str, Any]
+    name: str, level: int, rows: Path, models_dir: Path, out: Path, changes: RecipeChanges
 ) -> None:
     """Train one level of one task into `out/<name>` and print its figures."""
     task = DEMO_TASKS[name]
@@ -100,8 +101,8 @@ def train_one(
     )
     labels = train_rows.label_set()
     plan = LevelPlan(
-        backbone_name=BACKBONES[level],
-        backbone=models_dir / BACKBONES[level],
+        backbone_name=LEVEL_BACKBONES[level],
+        backbone=find(LEVEL_BACKBONES[level], models_dir),
         level=level,
         pet=task.pet,
         recipe=recipe_for(task.pet, **(task.recipe | changes)),
@@ -137,19 +138,23 @@ def train_one(
     _say(json.dumps(outcome.report))
 
 
+def calibrate_one(name: str, rows: Path, models_dir: Path, out: Path) -> None:
+    """Fit the cascade of `out/<name>` and print what it does on the rows it was fitted to."""
+    artifact = open_artifact(out / name)
+    names = {level.backbone.name for level in artifact.description.levels}
+    calibrated = calibrate_task(
+        artifact,
+        {backbone: find(backbone, models_dir) for backbone in names},
+        read_rows(rows / name / "calibration.jsonl", artifact.description.kind),
+    )
+    _say(f"{name}: {calibrated.figures}")
+
+
 def _say(line: str) -> None:
     print(line, flush=True)  # noqa: T201 - a script for people
 
 
-def write_sample(name: str, rows: Path, out: Path) -> None:
-    """Draw the test rows that the demo asks and checks."""
-    lines = (rows / name / "test.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    drawn = sorted(random.Random(SAMPLE_SEED).sample(range(len(lines)), NUM_SAMPLE_ROWS))
-    sample = "".join(lines[index] for index in drawn)
-    (out / name / "sample.jsonl").write_text(sample, encoding="utf-8")
-
-
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Train what the options name."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=Path, required=True, help="what prepare_data.py wrote")
@@ -158,14 +163,17 @@ def main() -> None:
     parser.add_argument("--level", action="append", type=int, choices=(0, 1))
     parser.add_argument("--threads", type=int)
     parser.add_argument("--epochs", type=int, help="other than the recipes'")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     prepare_process(arguments.threads)
-    changes = {} if arguments.epochs is None else {"epochs": arguments.epochs}
+    changes: RecipeChanges = {} if arguments.epochs is None else {"epochs": arguments.epochs}
     models_dir = load_settings().models_dir
     for name in arguments.task or sorted(DEMO_TASKS):
         for level in arguments.level or (0, 1):
             train_one(name, level, arguments.rows, models_dir, arguments.out, changes)
-        write_sample(name, arguments.rows, arguments.out)
+        calibrate_one(name, arguments.rows, models_dir, arguments.out)
+        shutil.copyfile(
+            arguments.rows / name / "sample.jsonl", arguments.out / name / "sample.jsonl"
+        )
 
 
 if __name__ == "__main__":

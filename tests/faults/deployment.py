@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from messages.topics import TopicNames
 from petstream.settings import Settings
-from petstream.supervisor import ServiceSpec, Supervisor
+from petstream.supervisor import ProcessStatus, ServiceSpec, Supervisor
 from petstream.task_registry import task_registry
 from tests.faults.topic_dump import dump_topic
 from transport.deadline import Deadline
@@ -120,12 +120,26 @@ class Deployment:
         self.supervisor.stop()
 
     def kill(self, name: str) -> int:
-        """End a service with SIGKILL, once it serves; return the pid that it had."""
+        """End a service with SIGKILL, once it serves; return the pid that it had.
+
+        Its death is noticed before this returns: the next kill of the same service must not meet
+        the process that is dead already.
+        """
         self.wait_until_ready(name)
-        (status,) = (s for s in self.supervisor.statuses() if s.name == name)
+        status = self._status(name)
         assert status.pid is not None
         os.kill(status.pid, signal.SIGKILL)
+        deadline = Deadline(READY_LIMIT_S)
+        while self._status(name).restarts == status.restarts:
+            self.tend()
+            if deadline.has_passed:
+                raise TimeoutError(f"the death of {name} was not noticed")
+            time.sleep(0.01)
         return status.pid
+
+    def _status(self, name: str) -> ProcessStatus:
+        (status,) = (s for s in self.supervisor.statuses() if s.name == name)
+        return status
 
     def kill_broker(self, down_s: float) -> None:
         """End the broker with SIGKILL and start it again on its port and data."""

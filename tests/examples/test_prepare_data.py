@@ -1,0 +1,116 @@
+"""The splits of the demo tasks: no text that is trained on is asked, also where sources repeat."""
+
+import json
+import random
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from examples.prepare_data import TASKS, Row, Splits, prepare, text_key
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SPLITS = ("train", "validation", "calibration", "test")
+
+
+def _keys(rows: list[Row]) -> set[str]:
+    return {text_key(row["text"]) for row in rows}
+
+
+def _read(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _prepared(name: str, data: Path, out: Path) -> Splits:
+    prepare(data, out, [name])
+    return {split: _read(out / name / f"{split}.jsonl") for split in (*SPLITS, "sample")}
+
+
+def _repeated(num_distinct: int, num_rows: int, seed: int = 1) -> list[str]:
+    """Texts of which many occur several times, some of them in other letters."""
+    rng = random.Random(seed)
+    texts = [f"text number {rng.randrange(num_distinct)}" for _ in range(num_rows)]
+    return [text.upper() if rng.random() < 0.1 else text for text in texts]
+
+
+def _write_sms_spam(data: Path) -> None:
+    (data / "sms_spam").mkdir()
+    lines = [f"{('ham', 'spam')[len(text) % 2]}\t{text}" for text in _repeated(3500, 6000)]
+    (data / "sms_spam" / "SMSSpamCollection").write_text("\r\n".join(lines))
+
+
+def _write_nlupp(data: Path) -> None:
+    texts = iter(_repeated(1800, 4000))
+    for domain in ("banking", "hotels"):
+        (data / "nlupp" / domain).mkdir(parents=True)
+        for fold in range(20):
+            rows = [{"text": next(texts), "intents": [domain]} for _ in range(100)]
+            (data / "nlupp" / domain / f"fold{fold}.json").write_text(json.dumps(rows))
+
+
+def _write_snips(data: Path) -> None:
+    for seed, (split, num_rows) in enumerate({"train": 1500, "valid": 300, "test": 600}.items()):
+        folder = data / "snips" / split
+        folder.mkdir(parents=True)
+        texts = _repeated(3000, num_rows, seed)
+        (folder / "seq.in").write_text("\n".join(texts) + "\n")
+        (folder / "label").write_text("\n".join("ab"[len(text) % 2] for text in texts) + "\n")
+
+
+@pytest.mark.parametrize("name", ["sms_spam", "nlupp"])
+def test_a_text_is_in_one_split_of_ours(tmp_path: Path, name: str) -> None:
+    """Where there are no public splits, no text is in two of ours, nor twice in one."""
+    (_write_sms_spam if name == "sms_spam" else _write_nlupp)(tmp_path)
+
+    splits = _prepared(name, tmp_path, tmp_path / "out")
+
+    for split in SPLITS:
+        assert len(_keys(splits[split])) == len(splits[split]) > 0
+    for one, other in combinations(SPLITS, 2):
+        assert not _keys(splits[one]) & _keys(splits[other])
+    assert len(splits["sample"]) == 200
+    assert _keys(splits["sample"]) <= _keys(splits["test"])
+
+
+def test_a_sentence_of_both_domains_has_the_intents_of_both(tmp_path: Path) -> None:
+    """Rows that are one text become one row."""
+    _write_nlupp(tmp_path)
+
+    splits = _prepared("nlupp", tmp_path, tmp_path / "out")
+
+    assert any(row["labels"] == ["banking", "hotels"] for row in splits["train"])
+
+
+def test_public_splits_stay_but_are_not_asked_or_calibrated_on(tmp_path: Path) -> None:
+    """Test rows are as published and counted; sample and calibration rows stand nowhere else."""
+    _write_snips(tmp_path)
+
+    splits = _prepared("snips", tmp_path, tmp_path / "out")
+
+    fitted = _keys(splits["train"]) | _keys(splits["validation"]) | _keys(splits["calibration"])
+    assert len(splits["test"]) == 600
+    assert not _keys(splits["sample"]) & fitted
+    assert len(_keys(splits["sample"])) == len(splits["sample"]) == 200
+    for split in ("train", "validation", "test"):
+        assert not _keys(splits["calibration"]) & _keys(splits[split])
+    counted = json.loads((tmp_path / "out" / "splits.json").read_text())["snips"]
+    trained = _keys(splits["train"])
+    assert counted["test_rows_in_train"] == sum(
+        text_key(row["text"]) in trained for row in splits["test"]
+    )
+    assert counted["test_rows_in_train"] > 0
+
+
+def test_texts_that_the_backbones_read_alike_are_one() -> None:
+    """Case and white space do not tell texts apart: the tokenizers lower them."""
+    assert text_key("Call  ME\tnow ") == text_key("call me now")
+    assert text_key("call me now!") != text_key("call me now")
+
+
+def test_committed_samples_have_no_text_twice() -> None:
+    """Each demo task has its 200 rows, and the committed counts are of every task."""
+    counts = json.loads((EXAMPLES / "splits.json").read_text())
+    for name in TASKS:
+        rows = _read(EXAMPLES / "tasks" / name / "sample.jsonl")
+
+        assert len(_keys(rows)) == len(rows) == counts[name]["sample"]
