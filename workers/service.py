@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 TASKS_CURRENT_LIMIT_S = 30.0
 MAX_UNIT_BATCHES = 64
 MAX_UNIT_BYTES = 128 * 1024
-"""Batches that wait are run together up to this size: some hundred rows. A row among fifty costs a
-fifth of a lone one, among more it costs no less (docs/log.md)."""
+"""Batches that wait are run together up to this size, some hundred rows: a row costs several times
+less among fifty than alone, and hardly less among more (docs/log.md)."""
 
 
 def run_worker(
