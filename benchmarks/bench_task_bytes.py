@@ -33,6 +33,7 @@ from tasks.pets.kinds import AnyPet
 from tasks.pets.lora import Lora
 from tasks.pets.mask import Mask
 from tasks.pets.pet import Pet
+from tasks.pets.random_weights import DENSITY, random_weights
 from tasks.site_ops import PetWeights
 from tasks.weight_file import parse_tensors, to_bytes
 from workers.backbone import (
@@ -43,7 +44,6 @@ from workers.backbone import (
     LinearWeights,
     Product,
 )
-from workers.random_weights import DENSITY, random_weights
 from workers.task_ops import build_task_ops
 
 SHAPES = {

@@ -19,10 +19,10 @@ from tasks.pets.ia3 import Ia3
 from tasks.pets.kinds import AnyPet
 from tasks.pets.lora import Lora
 from tasks.pets.mask import Mask
+from tasks.pets.random_weights import random_weights
 from tasks.site_ops import PetWeights
 from workers.engine import Engine, EngineRow
 from workers.loaded_task import LoadedTask
-from workers.random_weights import random_weights
 
 NUM_ROWS = (1, 4, 16, 64, 128)
 SEQ_LENS = (8, 16, 32, 64, 128)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from messages.task_event import TaskKind
 from tasks.artifact import Artifact
 from tasks.artifact_writer import TrainedLevel, write_artifact
-from tasks.backbone_shape import LINEAR_SITES, NORM_SITES, BackboneShape
+from tasks.backbone_shape import BackboneShape
 from tasks.description import BackboneReference, Cascade
 from tasks.pets.adapter import Adapter
 from tasks.pets.bitfit import BitFit
@@ -18,6 +18,7 @@ from tasks.pets.ia3 import Ia3
 from tasks.pets.kinds import AnyPet
 from tasks.pets.lora import Lora
 from tasks.pets.mask import Mask
+from tasks.pets.random_weights import random_weights
 
 SHAPE = BackboneShape(
     num_layers=2,
@@ -52,29 +53,7 @@ def dense_tensors(
     density: float = 0.05,
 ) -> dict[str, NDArray[Any]]:
     """Return tensors in the dense form, as a training recipe would; floats are exact in float16."""
-    rng = np.random.default_rng(seed)
-    if pet.kind == "mask":
-        return {
-            f"layers.{layer}.{site}.dropped": rng.random(shape.linear_shape(site)) < density
-            for layer in range(shape.num_layers)
-            for site in LINEAR_SITES
-        }
-    if pet.kind == "diff":
-        tensors: dict[str, NDArray[Any]] = {}
-        for layer in range(shape.num_layers):
-            for site in LINEAR_SITES:
-                size = shape.linear_shape(site)
-                is_changed = rng.random(size) < density
-                tensors[f"layers.{layer}.{site}.delta"] = is_changed * floats(rng, *size)
-                tensors[f"layers.{layer}.{site}.bias"] = floats(rng, size[0])
-            for norm in NORM_SITES:
-                tensors[f"layers.{layer}.{norm}.weight"] = floats(rng, shape.hidden_size)
-                tensors[f"layers.{layer}.{norm}.bias"] = floats(rng, shape.hidden_size)
-        return tensors
-    return {
-        name: floats(rng, *(size for size in spec.shape if size is not None))
-        for name, spec in pet.tensor_specs(shape).items()
-    }
+    return random_weights(pet, shape, np.random.default_rng(seed), density)
 
 
 def floats(rng: np.random.Generator, *size: int) -> NDArray[np.float32]:

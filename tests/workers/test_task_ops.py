@@ -5,9 +5,9 @@ import math
 import pytest
 
 from tasks.backbone_shape import LINEAR_SITES
+from tasks.pets.random_weights import DENSITY
 from tests.workers.pets import random_task
 from workers.engine import Engine
-from workers.random_weights import DENSITY
 
 
 @pytest.mark.parametrize(

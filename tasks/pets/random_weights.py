@@ -13,15 +13,23 @@ DENSITY = {"mask": 0.05, "diff": 0.005}
 
 
 def random_weights(
-    pet: AnyPet, shape: BackboneShape, rng: np.random.Generator
+    pet: AnyPet, shape: BackboneShape, rng: np.random.Generator, density: float | None = None
 ) -> dict[str, NDArray[Any]]:
     """Return tensors in the dense form of the kind; floats are exact in float16.
 
     Each of them changes what the backbone computes, visibly and without destroying it.
+
+    Args:
+        pet: The kind and its hyper-parameters.
+        shape: Of the backbone.
+        rng: Source of everything random.
+        density: Share of the weights that a mask drops or a diff changes. None: as in `DENSITY`.
     """
+    if density is None:
+        density = DENSITY.get(pet.kind, 0.0)
     if pet.kind == "mask":
         return {
-            f"layers.{layer}.{site}.dropped": rng.random(shape.linear_shape(site)) < DENSITY["mask"]
+            f"layers.{layer}.{site}.dropped": rng.random(shape.linear_shape(site)) < density
             for layer in range(shape.num_layers)
             for site in LINEAR_SITES
         }
@@ -30,7 +38,7 @@ def random_weights(
         for layer in range(shape.num_layers):
             for site in LINEAR_SITES:
                 size = shape.linear_shape(site)
-                is_changed = rng.random(size) < DENSITY["diff"]
+                is_changed = rng.random(size) < density
                 tensors[f"layers.{layer}.{site}.delta"] = is_changed * random_floats(
                     rng, 0.2, *size
                 )
@@ -41,17 +49,18 @@ def random_weights(
                     tensors[key] = random_floats(rng, 0.05, shape.hidden_size)
         return tensors
     return {
-        name: (1.0 if name.endswith(".scale") else 0.0)
-        + random_floats(rng, _spread(name), *(size for size in spec.shape if size is not None))
+        name: random_floats(
+            rng,
+            0.3 if name.endswith(".scale") else 0.05,
+            *(size for size in spec.shape if size is not None),
+            centre=1.0 if name.endswith(".scale") else 0.0,
+        )
         for name, spec in pet.tensor_specs(shape).items()
     }
 
 
-def random_floats(rng: np.random.Generator, spread: float, *size: int) -> NDArray[np.float32]:
-    """Return values around 0 that are exact in float16."""
-    return (spread * rng.standard_normal(size)).astype(np.float16).astype(np.float32)
-
-
-def _spread(name: str) -> float:
-    """Return the standard deviation of a tensor's values: visible, but not destructive."""
-    return 0.3 if name.endswith(".scale") else 0.05
+def random_floats(
+    rng: np.random.Generator, spread: float, *size: int, centre: float = 0.0
+) -> NDArray[np.float32]:
+    """Return normal values with a standard deviation of `spread`, exact in float16."""
+    return (centre + spread * rng.standard_normal(size)).astype(np.float16).astype(np.float32)
