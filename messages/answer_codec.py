@@ -37,6 +37,7 @@ from messages.schema import (
     TopicId,
     TopicName,
     WireModel,
+    check_payload,
     validate_message,
 )
 from messages.strict_json import read_json, write_json
@@ -119,10 +120,7 @@ def decode_answer(value: bytes | None, headers: Headers) -> Result | ErrorAnswer
     Raises:
         MessageError: It does not hold one.
     """
-    if not value:
-        raise MessageError(Reason.EMPTY_PAYLOAD, "the record has no value")
-    if len(value) > MAX_ANSWER_BYTES:
-        raise MessageError(Reason.PAYLOAD_TOO_LARGE, f"more than {MAX_ANSWER_BYTES} bytes")
+    value = check_payload(value, MAX_ANSWER_BYTES)
     tree = _read(value, headers)
     if "error" in tree:
         return _error(validate_message(_ErrorFields, tree))

@@ -15,7 +15,7 @@ from messages.origin import Origin
 from messages.original_record import OriginalRecord
 from messages.query import NO_PARAMETERS, QueryParameters
 from messages.reply import ReplyAddress
-from messages.schema import VERSION, validate, validate_message
+from messages.schema import VERSION, check_payload, validate, validate_message
 from messages.strict_msgpack import pack, read_msgpack
 from messages.task_event import TaskReference
 
@@ -90,8 +90,7 @@ def encode_batch(batch: Batch) -> EncodedMessage:
     validate(BatchFields, fields)
     _check_rows(batch.rows, len(batch.tasks))
     value = pack({"v": VERSION, **fields})
-    _check_size(value)
-    return EncodedMessage(value, _HEADERS)
+    return EncodedMessage(check_payload(value, MAX_BATCH_BYTES), _HEADERS)
 
 
 def decode_batch(value: bytes | None) -> Batch:
@@ -100,10 +99,9 @@ def decode_batch(value: bytes | None) -> Batch:
     Raises:
         MessageError: It does not hold one, or its rows contradict each other.
     """
-    if not value:
-        raise MessageError(Reason.EMPTY_PAYLOAD, "the record has no value")
-    _check_size(value)
-    tree = read_msgpack(value, max_array_items=MAX_ARRAY_ITEMS, arrays_as=tuple)
+    tree = read_msgpack(
+        check_payload(value, MAX_BATCH_BYTES), max_array_items=MAX_ARRAY_ITEMS, arrays_as=tuple
+    )
     fields = validate_message(BatchFields, tree)
     try:
         rows = _rows(fields)
@@ -188,11 +186,6 @@ def _rows(fields: BatchFields) -> tuple[BatchRow, ...]:
             )
         )
     return tuple(rows)
-
-
-def _check_size(value: bytes) -> None:
-    if len(value) > MAX_BATCH_BYTES:
-        raise MessageError(Reason.PAYLOAD_TOO_LARGE, f"more than {MAX_BATCH_BYTES} bytes")
 
 
 def _check_rows(rows: Sequence[BatchRow], num_tasks: int) -> None:

@@ -46,6 +46,7 @@ from messages.schema import (
     QueryId,
     TopicName,
     WireModel,
+    check_payload,
     validate,
     validate_message,
 )
@@ -113,8 +114,7 @@ def encode_escalation(escalation: Escalation) -> EncodedMessage:
     }
     _check_meaning(validate(_EscalationFields, fields))
     value = pack({"v": VERSION, **fields})
-    _check_size(value)
-    return EncodedMessage(value, _HEADERS)
+    return EncodedMessage(check_payload(value, MAX_ESCALATION_BYTES), _HEADERS)
 
 
 def decode_escalation(value: bytes | None) -> Escalation:
@@ -123,10 +123,9 @@ def decode_escalation(value: bytes | None) -> Escalation:
     Raises:
         MessageError: It does not hold one.
     """
-    if not value:
-        raise MessageError(Reason.EMPTY_PAYLOAD, "the record has no value")
-    _check_size(value)
-    tree = read_msgpack(value, max_array_items=MAX_ARRAY_ITEMS, arrays_as=tuple)
+    tree = read_msgpack(
+        check_payload(value, MAX_ESCALATION_BYTES), max_array_items=MAX_ARRAY_ITEMS, arrays_as=tuple
+    )
     fields = validate_message(_EscalationFields, tree)
     _check_meaning(fields)
     key, encoding, envelope, topic, headers = fields.reply
@@ -149,11 +148,6 @@ def decode_escalation(value: bytes | None) -> Escalation:
         small_output=SmallLevelOutput(*fields.small_output),
         attempt=fields.attempt,
     )
-
-
-def _check_size(value: bytes) -> None:
-    if len(value) > MAX_ESCALATION_BYTES:
-        raise MessageError(Reason.PAYLOAD_TOO_LARGE, f"more than {MAX_ESCALATION_BYTES} bytes")
 
 
 def _check_meaning(fields: _EscalationFields) -> None:

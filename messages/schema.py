@@ -77,6 +77,19 @@ def is_task_tag(text: str) -> bool:
     return _TAG_FORM.fullmatch(text) is not None
 
 
+def check_payload(value: bytes | None, max_bytes: int) -> bytes:
+    """`value`, which is there and not too large.
+
+    Raises:
+        MessageError: It is missing or empty, or has more than `max_bytes`.
+    """
+    if not value:
+        raise MessageError(Reason.EMPTY_PAYLOAD, "the record has no value")
+    if len(value) > max_bytes:
+        raise MessageError(Reason.PAYLOAD_TOO_LARGE, f"more than {max_bytes} bytes")
+    return value
+
+
 def check_version(version: object) -> bool:
     """Whether a message of `version` may hold fields that this reader does not know.
 

@@ -17,6 +17,7 @@ from messages.schema import (
     Revision,
     TaskName,
     WireModel,
+    check_payload,
     validate_message,
 )
 from messages.strict_json import read_json, write_json
@@ -84,10 +85,7 @@ def decode_task_event(value: bytes | None) -> TaskEvent:
     Raises:
         MessageError: It does not hold one, or it contradicts itself.
     """
-    if not value:
-        raise MessageError(Reason.EMPTY_PAYLOAD, "the record has no value")
-    if len(value) > MAX_TASK_EVENT_BYTES:
-        raise MessageError(Reason.PAYLOAD_TOO_LARGE, f"more than {MAX_TASK_EVENT_BYTES} bytes")
+    value = check_payload(value, MAX_TASK_EVENT_BYTES)
     fields = validate_message(_TaskEventFields, read_json(value, max_array_items=MAX_ARRAY_ITEMS))
     revisions = tuple(_revision(fields.name, revision) for revision in fields.revisions)
     numbers = [revision.reference.revision for revision in revisions]
