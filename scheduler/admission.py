@@ -8,7 +8,6 @@ import logging
 from collections.abc import Collection
 
 from messages.errors import ErrorAnswer, MessageError, Reason, SchemaUnsupported
-from messages.escalation import Escalation
 from messages.escalation_codec import decode_escalation
 from messages.limits import MAX_TTL_MS
 from messages.origin import Origin
@@ -18,7 +17,7 @@ from scheduler.registry import TaskDirectory
 from scheduler.rows import PendingRow, Refusal
 from scheduler.validation import TextLimits, check_deadline, check_texts, starting_level
 from transport.errors import VersionMismatch
-from transport.records import Record
+from transport.records import Record, published_record
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +99,12 @@ class Admission:
             origin = Origin(record.topic, "", record.partition, record.offset)
             answer = ErrorAnswer("", "", origin, error.reason, error.detail, "decode")
             return Refusal(record, answer, reply=None)
-        query_record = _query_record(escalation)
+        query_record = published_record(
+            escalation.origin,
+            escalation.reply.key,
+            escalation.original,
+            escalation.appended_ms,
+        )
         timings_ms = (
             *escalation.timings_ms,
             _queued(escalation.next_level, record.appended_ms, now_ms),
@@ -168,20 +172,6 @@ class Admission:
             None,
             1,
         )
-
-
-def _query_record(escalation: Escalation) -> Record:
-    """Return the record of the query that escalated, as its producer published it."""
-    origin = escalation.origin
-    return Record(
-        topic=origin.topic,
-        partition=origin.partition,
-        offset=origin.offset,
-        key=escalation.reply.key,
-        value=escalation.original.value,
-        headers=escalation.original.headers,
-        appended_ms=escalation.appended_ms,
-    )
 
 
 def _queued(level: int, appended_ms: int, now_ms: float) -> tuple[str, float]:

@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from messages.origin import Origin
+from messages.original_record import OriginalRecord
+
 Headers = tuple[tuple[str, bytes | None], ...]
 """Repeated names and null values are kept as they came."""
 
@@ -46,6 +49,21 @@ class Record:
     def num_bytes(self) -> int:
         """Bytes of key, value and headers."""
         return _num_bytes(self.key, self.value, self.headers)
+
+
+def published_record(
+    origin: Origin, key: bytes | None, original: OriginalRecord, appended_ms: int
+) -> Record:
+    """Return a query's record as its producer published it, from what travels with the query."""
+    return Record(
+        topic=origin.topic,
+        partition=origin.partition,
+        offset=origin.offset,
+        key=key,
+        value=original.value,
+        headers=original.headers,
+        appended_ms=appended_ms,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from tasks.errors import TaskError
 from tasks.word_tokens import WordToken
 from transport.dead_letters import dead_letter
 from transport.errors import VersionMismatch
-from transport.records import OutgoingRecord, Record
+from transport.records import OutgoingRecord, Record, published_record
 from workers.answers import Answer, answer
 from workers.cascade import LevelOutput, judge, next_level
 from workers.engine import Engine, EngineRow
@@ -52,6 +52,9 @@ class _Refusal:
 
 _Place: TypeAlias = tuple[int, int]
 """A row among batches: the number of its batch, and its number there."""
+
+
+_Outcome: TypeAlias = _Refusal | tuple[LoadedTask, Logits]
 
 
 class WorkerStage:
@@ -124,7 +127,12 @@ class WorkerStage:
         started_ms = 1000 * self._wall_clock_s()
         references = list(dict.fromkeys(task for batch in batches for task in batch.tasks))
         with self._tasks.acquire_all(references) as acquired:
-            tasks = dict(zip(references, acquired, strict=True))
+            tasks = {
+                reference: self._task_refusal(reference, task)
+                if isinstance(task, TaskError)
+                else task
+                for reference, task in zip(references, acquired, strict=True)
+            }
             outcomes = self._outcomes(batches, tasks, started_ms)
         compute = (f"compute_l{self._level}", 1000 * self._wall_clock_s() - started_ms)
         for batch_number, batch in enumerate(batches):
@@ -133,7 +141,6 @@ class WorkerStage:
                 yield from self._settle_or_refuse(
                     batch,
                     row,
-                    tasks[batch.tasks[row.task_index]],
                     outcomes[batch_number, row_number],
                     (*row.timings_ms, wait, compute),
                 )
@@ -141,17 +148,12 @@ class WorkerStage:
     def _outcomes(
         self,
         batches: Sequence[Batch],
-        tasks: Mapping[TaskReference, LoadedTask | TaskError],
+        tasks: Mapping[TaskReference, LoadedTask | _Refusal],
         now_ms: float,
-    ) -> dict[_Place, Logits | _Refusal]:
+    ) -> dict[_Place, _Outcome]:
         """Return each row's logits, or why it has none."""
-        refused = {
-            reference: self._task_refusal(reference, task)
-            for reference, task in tasks.items()
-            if isinstance(task, TaskError)
-        }
         late = _Refusal(Reason.DEADLINE_PAST, "the deadline passed before compute", "compute")
-        outcomes: dict[_Place, Logits | _Refusal] = {}
+        outcomes: dict[_Place, _Outcome] = {}
         runnable: dict[_Place, EngineRow] = {}
         for batch_number, batch in enumerate(batches):
             for row_number, row in enumerate(batch.rows):
@@ -159,13 +161,13 @@ class WorkerStage:
                 task = tasks[batch.tasks[row.task_index]]
                 if row.deadline_ms is not None and row.deadline_ms <= now_ms:
                     outcomes[place] = late
-                elif isinstance(task, TaskError):
-                    outcomes[place] = refused[batch.tasks[row.task_index]]
+                elif isinstance(task, _Refusal):
+                    outcomes[place] = task
                 else:
                     runnable[place] = EngineRow(task, _token_ids(row))
         return outcomes | self._run(runnable)
 
-    def _run(self, rows: dict[_Place, EngineRow]) -> dict[_Place, Logits | _Refusal]:
+    def _run(self, rows: dict[_Place, EngineRow]) -> dict[_Place, _Outcome]:
         """Run rows together; where that fails, halve them until the failing row stands alone."""
         if not rows:
             return {}
@@ -183,24 +185,22 @@ class WorkerStage:
             )
         not_finite = _Refusal(Reason.NAN_OUTPUT, "the model's output is not finite", "compute")
         return {
-            place: row_logits if np.isfinite(row_logits).all() else not_finite
-            for place, row_logits in zip(rows, logits, strict=True)
+            place: (row.task, row_logits) if np.isfinite(row_logits).all() else not_finite
+            for (place, row), row_logits in zip(rows.items(), logits, strict=True)
         }
 
     def _settle_or_refuse(
         self,
         batch: Batch,
         row: BatchRow,
-        task: LoadedTask | TaskError,
-        outcome: Logits | _Refusal,
+        outcome: _Outcome,
         timings_ms: tuple[tuple[str, float], ...],
     ) -> Iterator[OutgoingRecord]:
-        if isinstance(outcome, _Refusal) or isinstance(task, TaskError):
-            assert isinstance(outcome, _Refusal), "a task that was not loaded has no logits"
+        if isinstance(outcome, _Refusal):
             yield from self._refuse(batch, row, outcome, timings_ms)
             return
         try:
-            settled = self._settle(batch, row, task, outcome, timings_ms)
+            settled = self._settle(batch, row, *outcome, timings_ms)
         except MessageError as error:
             refusal = _Refusal(error.reason, error.detail, "compute")
             yield from self._refuse(batch, row, refusal, timings_ms)
@@ -328,17 +328,8 @@ class WorkerStage:
             attempt=row.attempt,
         )
         yield self._answer_record(row, error)
-        origin = row.origin
         yield dead_letter(
-            Record(
-                topic=origin.topic,
-                partition=origin.partition,
-                offset=origin.offset,
-                key=row.reply.key,
-                value=row.original.value,
-                headers=row.original.headers,
-                appended_ms=row.appended_ms,
-            ),
+            published_record(row.origin, row.reply.key, row.original, row.appended_ms),
             reason=refusal.reason,
             message=refusal.message,
             stage=refusal.stage,

@@ -29,6 +29,21 @@ class Timed:
         return [OutgoingRecord("out", record.value) for record in records]
 
 
+class Hanging(Timed):
+    """Holds every unit until the gate opens, and notes the units' sizes."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        self.gate = threading.Event()
+        self.sizes: list[int] = []
+
+    def process(self, records: Sequence[Record], /) -> Sequence[OutgoingRecord]:
+        """Wait, then work."""
+        self.sizes.append(len(records))
+        assert self.gate.wait(LIMIT_S)
+        return super().process(records)
+
+
 def _log(num_records: int) -> MemoryLog:
     log = MemoryLog()
     log.create_topic("in", 2)
@@ -97,14 +112,7 @@ def test_compute_goes_on_while_a_commit_takes_long() -> None:
 def test_units_ahead_are_bounded() -> None:
     """A stage that hangs gets no more than the units it may have ahead."""
     log, stop = _log(50), threading.Event()
-    gate = threading.Event()
-    taken: list[int] = []
-
-    class Hanging(Timed):
-        def process(self, records: Sequence[Record], /) -> Sequence[OutgoingRecord]:
-            taken.append(len(records))
-            assert gate.wait(LIMIT_S)
-            return super().process(records)
+    stage = Hanging()
 
     class Watched(CountWindow):
         num_taken = 0
@@ -115,7 +123,7 @@ def test_units_ahead_are_bounded() -> None:
 
     thread = threading.Thread(
         target=run_pipeline,
-        args=(log.session("group", ["in"], "slot"), Watched(1), Hanging(0.0)),
+        args=(log.session("group", ["in"], "slot"), Watched(1), stage),
         kwargs={"stop": stop, "max_units_ahead": 3},
     )
     thread.start()
@@ -128,7 +136,7 @@ def test_units_ahead_are_bounded() -> None:
         turns -= 1
         assert Watched.num_taken == 3
         time.sleep(0.002)
-    gate.set()
+    stage.gate.set()
     _wait_for_answers(log, 50)
     stop.set()
     thread.join(LIMIT_S)
@@ -139,33 +147,25 @@ def test_units_ahead_are_bounded() -> None:
 def test_what_comes_while_the_stage_is_busy_is_computed_together() -> None:
     """Small units do not queue up behind a slow stage: they are joined to one."""
     log, stop = _log(2), threading.Event()
-    gate = threading.Event()
-    sizes: list[int] = []
-
-    class Hanging(Timed):
-        def process(self, records: Sequence[Record], /) -> Sequence[OutgoingRecord]:
-            sizes.append(len(records))
-            assert gate.wait(LIMIT_S)
-            return super().process(records)
-
+    stage = Hanging()
     window = CountWindow(100)
     thread = threading.Thread(
         target=run_pipeline,
-        args=(log.session("group", ["in"], "slot"), window, Hanging(0.0)),
+        args=(log.session("group", ["in"], "slot"), window, stage),
         kwargs={"stop": stop, "max_units_ahead": 1},
     )
     thread.start()
-    _wait_until(lambda: sizes != [])
+    _wait_until(lambda: stage.sizes != [])
     for number in range(30):
         log.append("in", b"%d" % (2 + number), partition=number % 2)
-    _wait_until(lambda: len(window) + sum(sizes) == 32)
-    gate.set()
+    _wait_until(lambda: len(window) + sum(stage.sizes) == 32)
+    stage.gate.set()
     _wait_for_answers(log, 32)
     stop.set()
     thread.join(LIMIT_S)
 
-    assert len(sizes) == 2
-    assert sum(sizes) == 32
+    assert len(stage.sizes) == 2
+    assert sum(stage.sizes) == 32
 
 
 def test_slow_commits_come_less_often() -> None:
