@@ -23,7 +23,10 @@ from transport.topics import create_topics
 from workers.backbone_store import BackboneStore
 from workers.levels import LEVEL_BACKBONES
 
+PARTITIONS_PER_SCHEDULER = 4
 BATCH_PARTITIONS_PER_WORKER = 4
+"""A transaction pays for every partition that it writes to, in requests and in markers; on one
+machine more of them would spread nothing."""
 READY_LIMIT_S = 300.0
 """Of a loaded machine, which needs minutes to import torch in every worker."""
 
@@ -71,6 +74,7 @@ def make_topics(settings: Settings, shape: Shape) -> None:
         kafka_settings(settings),
         TopicNames(settings.namespace),
         levels=tuple(LEVEL_BACKBONES),
+        partitions=PARTITIONS_PER_SCHEDULER * shape.schedulers,
         batch_partitions=BATCH_PARTITIONS_PER_WORKER * max(shape.workers_per_level.values()),
     )
 
