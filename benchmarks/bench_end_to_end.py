@@ -5,6 +5,7 @@
 Bare engine: both levels in this process, rows tokenised beforehand and batched as the scheduler
 would, the cascade's decisions made, no Kafka. Through Kafka: client, broker, scheduler and one
 worker of each level as processes of their own on the same cores, exactly once. The two alternate.
+Both come with their processor time for each query, by process: where the difference goes.
 Then, at 100 queries/s, what the hops add to the time of the compute.
 """
 
@@ -12,12 +13,14 @@ import argparse
 import json
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from benchmarks.document import Goal, make_document
@@ -126,6 +129,32 @@ def bare_queries_per_s(
     return len(samples) / took_s, len(onward) / len(samples)
 
 
+def processor_seconds() -> dict[str, float]:
+    """Return the processor time used so far, by process: this one is the client."""
+    seconds = defaultdict(float, client=time.process_time())
+    for process in psutil.Process().children(recursive=True):
+        try:
+            words, times = process.cmdline(), process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        if "kafka.Kafka" in words:
+            seconds["broker"] += times.user + times.system
+        elif "worker" in words:
+            seconds[f"worker_{words[words.index('--level') + 1]}"] += times.user + times.system
+        elif "scheduler" in words:
+            seconds["scheduler"] += times.user + times.system
+    return seconds
+
+
+def processor_ms_per_query(before: dict[str, float], num_queries: int) -> dict[str, float]:
+    """Return the processor time since `before` for each query, by process."""
+    after = processor_seconds()
+    return {
+        f"{name}_cpu_ms_per_query": 1000 * (after[name] - before.get(name, 0.0)) / num_queries
+        for name in sorted(after)
+    }
+
+
 def kafka_queries_per_s(client: Client, samples: Sequence[Sample]) -> float:
     """Return queries/s from the first publication to the last answer."""
     exchanges = send_and_wait(client, samples, limit_s=LIMIT_S, on_answer=lambda: None, rate=None)
@@ -166,7 +195,10 @@ def measure(settings: Settings, queries: int, rounds: int) -> dict[str, Any]:
             bare_queries_per_s(small, large, samples)
             kafka_queries_per_s(client, samples)
             for _ in range(rounds):
+                started_s = time.process_time()
                 bare, escalated = bare_queries_per_s(small, large, samples)
+                bare_s = time.process_time() - started_s
+                before = processor_seconds()
                 through_kafka = kafka_queries_per_s(client, samples)
                 rows.append(
                     {
@@ -174,6 +206,8 @@ def measure(settings: Settings, queries: int, rounds: int) -> dict[str, Any]:
                         "through_kafka_qps": through_kafka,
                         "ratio": through_kafka / bare,
                         "escalated_share": escalated,
+                        "bare_engine_cpu_ms_per_query": 1000 * bare_s / len(samples),
+                        **processor_ms_per_query(before, len(samples)),
                     }
                 )
             rows.append(added_latency_ms(client, samples[:1000]))
