@@ -29,7 +29,7 @@ demo: $(STAMP)   ## a real Kafka, six real tasks, real answers, a table
 
 test: $(STAMP)   ## every test, real broker included
 	$(BIN)/petstream models fetch
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(STAMP)  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
