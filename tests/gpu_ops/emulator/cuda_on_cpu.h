@@ -1,0 +1,449 @@
+// Runs CUDA kernels on the CPU, for tests: one fiber per CUDA thread, one block at a time.
+//
+// A warp runs until all its lanes wait or have ended, then the next one does, so that missing
+// barriers show; the order of blocks, warps and lanes is the caller's. Number types are NVIDIA's
+// own. What a GPU leaves undefined is an error here: a barrier or shuffle that not all lanes
+// reach, a shuffle from a lane outside the mask, memory that starts as anything but NaN.
+// Atomics, inline PTX and textures are not there: a kernel that uses them does not compile.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <csetjmp>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <numeric>
+#include <random>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+#undef __global__
+#undef __device__
+#undef __host__
+#undef __constant__
+#undef __shared__
+#undef __launch_bounds__
+#undef __forceinline__
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __CUDA_ARCH__ 800
+
+// A named section can be poisoned as a whole, but has no red zones: so not under a sanitizer.
+#ifdef __SANITIZE_ADDRESS__
+#define __shared__ static
+#else
+#define __shared__ static __attribute__((section("emu_shared")))
+// Weak, since a file may hold no static shared memory at all.
+extern "C" char __start_emu_shared[] __attribute__((weak, visibility("hidden")));
+extern "C" char __stop_emu_shared[] __attribute__((weak, visibility("hidden")));
+#endif
+
+static uint3 threadIdx, blockIdx;
+static dim3 blockDim, gridDim;
+
+namespace emu {
+
+constexpr int WARP = 32;
+constexpr unsigned ALL_LANES = 0xffffffffu;
+constexpr size_t STACK_BYTES = 128 << 10;
+
+enum class State { READY, WAITS_IN_WARP, WAITS_IN_BLOCK, DONE };
+
+struct Lane {
+    State state;
+    int line;            // where it waits
+    unsigned mask;       // of the warp operation that it waits in
+    uint64_t values[2];  // what it offers to shuffles, in turn: a fast lane may offer the next
+    int turn;
+    uint3 index;
+    bool is_started;
+    char* stack;
+    ucontext_t context;
+    jmp_buf resume;
+    void* fake_stack;
+};
+
+struct Launch {
+    std::function<void()> kernel;
+    std::vector<Lane> lanes;
+    Lane* current;
+    std::string error;
+    ucontext_t scheduler;
+    jmp_buf scheduler_resume;
+    void* scheduler_fake_stack;
+    const void* scheduler_stack;
+    size_t scheduler_stack_bytes;
+    void* dynamic_shared;
+};
+
+static Launch* launch_now = nullptr;
+
+inline int lane_in_warp(const Lane& lane) { return (&lane - launch_now->lanes.data()) % WARP; }
+inline Lane* warp_of(const Lane& lane) { return &launch_now->lanes[0] + (&lane - &launch_now->lanes[0]) / WARP * WARP; }
+inline int lanes_of_warp(const Lane* warp) {
+    return std::min<long>(WARP, &launch_now->lanes[0] + launch_now->lanes.size() - warp);
+}
+
+__attribute__((noinline)) static void leave_lane(bool is_last) {
+    Launch& launch = *launch_now;
+    Lane& lane = *launch.current;
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_start_switch_fiber(is_last ? nullptr : &lane.fake_stack, launch.scheduler_stack,
+                                   launch.scheduler_stack_bytes);
+    swapcontext(&lane.context, &launch.scheduler);
+    __sanitizer_finish_switch_fiber(lane.fake_stack, nullptr, nullptr);
+#else
+    if (is_last || _setjmp(lane.resume) == 0) _longjmp(launch.scheduler_resume, 1);
+#endif
+}
+
+// A C++ exception cannot leave a fiber: the message is kept and the fiber never resumed.
+__attribute__((noinline)) static void fail(const std::string& message, int line) {
+    Lane& lane = *launch_now->current;
+    if (launch_now->error.empty())
+        launch_now->error = "line " + std::to_string(line) + ", thread " + std::to_string(lane.index.x) +
+                            "," + std::to_string(lane.index.y) + " of block " + std::to_string(blockIdx.x) + "," +
+                            std::to_string(blockIdx.y) + ": " + message;
+    leave_lane(false);
+}
+
+static void lane_main() {
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_finish_switch_fiber(nullptr, &launch_now->scheduler_stack,
+                                    &launch_now->scheduler_stack_bytes);
+#endif
+    launch_now->kernel();
+    launch_now->current->state = State::DONE;
+    leave_lane(true);
+}
+
+static void enter_lane(Lane& lane) {
+    Launch& launch = *launch_now;
+    launch.current = &lane;
+    threadIdx = lane.index;
+    if (!lane.is_started) {
+        lane.is_started = true;
+        getcontext(&lane.context);
+        lane.context.uc_stack.ss_sp = lane.stack;
+        lane.context.uc_stack.ss_size = STACK_BYTES;
+        lane.context.uc_link = nullptr;
+        makecontext(&lane.context, lane_main, 0);
+#ifndef __SANITIZE_ADDRESS__
+        if (_setjmp(launch.scheduler_resume) == 0) setcontext(&lane.context);
+        return;
+#endif
+    }
+#ifdef __SANITIZE_ADDRESS__
+    __sanitizer_start_switch_fiber(&launch.scheduler_fake_stack, lane.stack, STACK_BYTES);
+    swapcontext(&launch.scheduler, &lane.context);
+    __sanitizer_finish_switch_fiber(launch.scheduler_fake_stack, nullptr, nullptr);
+#else
+    if (_setjmp(launch.scheduler_resume) == 0) _longjmp(lane.resume, 1);
+#endif
+}
+
+static void wait_in_block(int line) {
+    Lane& lane = *launch_now->current;
+    lane.state = State::WAITS_IN_BLOCK;
+    lane.line = line;
+    leave_lane(false);
+}
+
+static void wait_in_warp(int line, unsigned mask = ALL_LANES) {
+    Lane& lane = *launch_now->current;
+    if (!(mask >> lane_in_warp(lane) & 1)) fail("the mask does not name the lane itself", line);
+    lane.state = State::WAITS_IN_WARP;
+    lane.line = line;
+    lane.mask = mask;
+    leave_lane(false);
+}
+
+template <typename T>
+T shuffle(int line, unsigned mask, T value, int source) {
+    static_assert(sizeof(T) <= sizeof(uint64_t));
+    Lane& lane = *launch_now->current;
+    int turn = lane.turn;
+    lane.turn ^= 1;
+    std::memcpy(&lane.values[turn], &value, sizeof(T));
+    wait_in_warp(line, mask);
+    if (!(mask >> source & 1)) fail("shuffle from lane " + std::to_string(source) + ", outside the mask", line);
+    std::memcpy(&value, &warp_of(lane)[source].values[turn], sizeof(T));
+    return value;
+}
+
+// Lets the lanes of a warp pass whose operation all lanes of its mask have reached.
+static bool open_warp(Lane* warp) {
+    int size = lanes_of_warp(warp);
+    for (int i = 0; i < size; i++) {
+        Lane& first = warp[i];
+        if (first.state != State::WAITS_IN_WARP) continue;
+        bool is_complete = true;
+        for (int j = 0; j < WARP; j++) {
+            if (!(first.mask >> j & 1)) continue;
+            launch_now->current = &first;
+            if (j >= size || warp[j].state == State::DONE) {
+                launch_now->error = "line " + std::to_string(first.line) + ": lane " + std::to_string(i) +
+                                    " waits for lane " + std::to_string(j) + ", which has exited or never was";
+                return false;
+            }
+            is_complete &= warp[j].state == State::WAITS_IN_WARP && warp[j].line == first.line &&
+                           warp[j].mask == first.mask;
+        }
+        if (!is_complete) continue;
+        for (int j = 0; j < size; j++)
+            if (first.mask >> j & 1) warp[j].state = State::READY;
+        return true;
+    }
+    return false;
+}
+
+static void open_block() {
+    Launch& launch = *launch_now;
+    int line = 0;
+    for (Lane& lane : launch.lanes) {
+        if (lane.state == State::DONE) continue;
+        if (lane.state != State::WAITS_IN_BLOCK || (line && lane.line != line)) {
+            launch.error = "deadlock: a lane waits at line " + std::to_string(lane.line) + ", another at line " +
+                           std::to_string(line);
+            return;
+        }
+        line = lane.line;
+    }
+    for (Lane& lane : launch.lanes)
+        if (lane.state != State::DONE) lane.state = State::READY;
+}
+
+// 0: forward, 1: backward, else a shuffle with that seed; of `count` things.
+static std::vector<int> order_of(int count, int order, int salt) {
+    std::vector<int> places(count);
+    std::iota(places.begin(), places.end(), 0);
+    if (order == 1) std::reverse(places.begin(), places.end());
+    if (order > 1) std::shuffle(places.begin(), places.end(), std::mt19937(order * 1000 + salt));
+    return places;
+}
+
+static bool all_done() {
+    return std::all_of(launch_now->lanes.begin(), launch_now->lanes.end(),
+                       [](const Lane& lane) { return lane.state == State::DONE; });
+}
+
+static void run_warp(Lane* warp, const std::vector<int>& lane_order) {
+    int size = lanes_of_warp(warp);
+    do {
+        for (int place : lane_order) {
+            if (place >= size || warp[place].state != State::READY) continue;
+            enter_lane(warp[place]);
+            if (!launch_now->error.empty()) return;
+        }
+    } while (open_warp(warp) && launch_now->error.empty());
+}
+
+static void run_block(int order) {
+    Launch& launch = *launch_now;
+    for (size_t i = 0; i < launch.lanes.size(); i++) {
+        Lane& lane = launch.lanes[i];
+        unsigned rest = i / blockDim.x;
+        lane.state = State::READY;
+        lane.is_started = false;
+        lane.turn = 0;
+        lane.index = uint3{unsigned(i % blockDim.x), rest % blockDim.y, rest / blockDim.y};
+    }
+    int num_warps = (launch.lanes.size() + WARP - 1) / WARP;
+    while (!all_done()) {
+        for (int warp : order_of(num_warps, order, blockIdx.x)) {
+            run_warp(&launch.lanes[warp * WARP], order_of(WARP, order, warp));
+            if (!launch.error.empty()) return;
+        }
+        if (all_done()) return;
+        open_block();
+        if (!launch.error.empty()) return;
+    }
+}
+
+static void poison_static_shared() {
+#ifndef __SANITIZE_ADDRESS__
+    if (__start_emu_shared) std::memset(__start_emu_shared, 0xff, __stop_emu_shared - __start_emu_shared);
+#endif
+}
+
+static char* stacks_for(size_t num_lanes) {
+    static char* stacks = nullptr;
+    static size_t bytes = 0;
+    if (bytes < num_lanes * STACK_BYTES) {
+        if (stacks) munmap(stacks, bytes);
+        bytes = num_lanes * STACK_BYTES;
+        stacks = static_cast<char*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    }
+#ifdef __SANITIZE_ADDRESS__
+    __asan_unpoison_memory_region(stacks, bytes);  // a failed launch leaves its frames behind
+#endif
+    return stacks;
+}
+
+static std::string run(std::function<void()> kernel, dim3 grid, dim3 block, size_t shared_bytes, int order) {
+    gridDim = grid;
+    blockDim = block;
+    Launch launch{};
+    launch_now = &launch;
+    launch.kernel = std::move(kernel);
+    launch.lanes.resize(size_t(block.x) * block.y * block.z);
+    char* stacks = stacks_for(launch.lanes.size());
+    for (size_t i = 0; i < launch.lanes.size(); i++) launch.lanes[i].stack = stacks + i * STACK_BYTES;
+    for (int place : order_of(grid.x * grid.y * grid.z, order, 0)) {
+        unsigned rest = place / grid.x;
+        blockIdx = uint3{place % grid.x, rest % grid.y, rest / grid.y};
+        poison_static_shared();
+        // Exactly so many bytes, for the red zones of a sanitizer.
+        if (posix_memalign(&launch.dynamic_shared, 1024, std::max<size_t>(shared_bytes, 1))) return "no memory";
+        std::memset(launch.dynamic_shared, 0xff, shared_bytes);
+        run_block(order);
+        std::free(launch.dynamic_shared);
+        if (!launch.error.empty()) break;
+    }
+    launch_now = nullptr;
+    return launch.error;
+}
+
+template <typename... A, size_t... I>
+std::string launch(void (*kernel)(A...), void** params, dim3 grid, dim3 block, size_t shared_bytes, int order,
+                   std::index_sequence<I...>) {
+    return run([=] { kernel(*static_cast<std::remove_reference_t<A>*>(params[I])...); }, grid, block, shared_bytes,
+               order);
+}
+
+template <typename A>
+constexpr char code_of() {
+    if (std::is_pointer_v<A>) return 'P';
+    if (std::is_same_v<A, int>) return 'i';
+    if (std::is_same_v<A, float>) return 'f';
+    return '?';
+}
+
+template <typename... A>
+std::string signature(void (*)(A...)) {
+    return std::string{code_of<std::remove_cv_t<A>>()...};
+}
+
+inline void* dynamic_shared() { return launch_now->dynamic_shared; }
+
+// What the generated entry points return: the text lives until the next call.
+inline const char* keep(std::string text) {
+    static std::string kept;
+    kept = std::move(text);
+    return kept.c_str();
+}
+
+}  // namespace emu
+
+#define EMU_EXPORT(number, ...)                                                                                \
+    extern "C" __attribute__((visibility("default"))) const char* signature_##number() {                      \
+        return emu::keep(emu::signature(&__VA_ARGS__));                                                        \
+    }                                                                                                          \
+    extern "C" __attribute__((visibility("default"))) const char* launch_##number(                             \
+        const unsigned* grid, const unsigned* block, size_t shared_bytes, void** params, int order) {          \
+        return emu::keep([&]<typename... A>(void (*kernel)(A...)) {                                            \
+            return emu::launch(kernel, params, dim3(grid[0], grid[1], grid[2]),                                \
+                               dim3(block[0], block[1], block[2]), shared_bytes, order,                        \
+                               std::index_sequence_for<A...>());                                               \
+        }(&__VA_ARGS__));                                                                                      \
+    }
+
+#define __syncthreads() emu::wait_in_block(__LINE__)
+#define __syncwarp(...) emu::wait_in_warp(__LINE__ __VA_OPT__(, ) __VA_ARGS__)
+#define __shfl_xor_sync(mask, value, flip) \
+    emu::shuffle(__LINE__, mask, value, emu::lane_in_warp(*emu::launch_now->current) ^ (flip))
+#define __shfl_sync(mask, value, source) emu::shuffle(__LINE__, mask, value, source)
+
+static float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+
+// Matrix fragments. Lane 0 holds the whole tile and computes; the others only arrive, so a missing
+// barrier before or after shows as one between any two lanes.
+namespace nvcuda::wmma {
+
+struct matrix_a {};
+struct matrix_b {};
+struct accumulator {};
+struct row_major {};
+struct col_major {};
+enum layout_t { mem_row_major, mem_col_major };
+
+template <typename Use, int M, int N, int K, typename T, typename Layout = void>
+struct fragment {
+    static_assert(M == 16 && N == 16 && K == 16);
+    T values[16][16];
+};
+
+inline bool is_first_lane() { return emu::lane_in_warp(*emu::launch_now->current) == 0; }
+
+template <typename T>
+void check_place(const T* place, unsigned stride, int line) {
+    if (reinterpret_cast<uintptr_t>(place) % 32) emu::fail("a matrix must begin at a multiple of 32 bytes", line);
+    if (stride * sizeof(T) % 16) emu::fail("the rows of a matrix must be multiples of 16 bytes apart", line);
+}
+
+template <typename Use, typename T, typename Layout>
+void fill_fragment(fragment<Use, 16, 16, 16, T, Layout>& f, T value) {
+    for (auto& row : f.values) std::fill(std::begin(row), std::end(row), value);
+}
+
+template <typename Use, typename T, typename Layout>
+void load_at(int line, fragment<Use, 16, 16, 16, T, Layout>& f, const T* place, unsigned stride) {
+    check_place(place, stride, line);
+    emu::wait_in_warp(line);
+    if (!is_first_lane()) return;
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 16; j++)
+            f.values[i][j] = std::is_same_v<Layout, col_major> ? place[j * stride + i] : place[i * stride + j];
+}
+
+template <typename T, typename LayoutA, typename LayoutB>
+void multiply_at(int line, fragment<accumulator, 16, 16, 16, float>& d,
+                 const fragment<matrix_a, 16, 16, 16, T, LayoutA>& a,
+                 const fragment<matrix_b, 16, 16, 16, T, LayoutB>& b,
+                 const fragment<accumulator, 16, 16, 16, float>& c) {
+    emu::wait_in_warp(line);
+    if (!is_first_lane()) return;
+    float left[16][16], right[16][16];
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 16; j++) left[i][j] = float(a.values[i][j]), right[i][j] = float(b.values[i][j]);
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 16; j++) {
+            float sum = c.values[i][j];
+            for (int k = 0; k < 16; k++) sum += left[i][k] * right[k][j];
+            d.values[i][j] = sum;
+        }
+}
+
+inline void store_at(int line, float* place, const fragment<accumulator, 16, 16, 16, float>& f, unsigned stride,
+                     layout_t layout) {
+    check_place(place, stride, line);
+    emu::wait_in_warp(line);
+    if (!is_first_lane()) return;
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 16; j++)
+            place[layout == mem_row_major ? i * stride + j : j * stride + i] = f.values[i][j];
+}
+
+}  // namespace nvcuda::wmma
+
+#define load_matrix_sync(...) load_at(__LINE__, __VA_ARGS__)
+#define mma_sync(...) multiply_at(__LINE__, __VA_ARGS__)
+#define store_matrix_sync(...) store_at(__LINE__, __VA_ARGS__)

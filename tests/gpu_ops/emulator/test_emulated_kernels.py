@@ -1,0 +1,240 @@
+"""The harness itself: each planted bug must show, or it proves nothing about the kernels."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from gpu_ops.grouped.kernel_file import Argument
+from tests.gpu_ops.emulator.emulated_kernels import (
+    MAX_SHARED_BYTES,
+    EmulatedKernel,
+    KernelError,
+    compiled,
+)
+
+ORDERS = (0, 1, 7)
+
+SHIFT = """
+extern "C" __global__ void shift(float* y, const float* x) {
+    __shared__ float tile[64];
+    tile[threadIdx.x] = x[blockIdx.x * 64 + threadIdx.x];
+    __syncthreads();
+    y[blockIdx.x * 64 + threadIdx.x] = tile[(threadIdx.x + 1) % 64];
+}
+"""
+TWO_TILES = """
+extern "C" __global__ void two_tiles(float* y, const float* x) {
+    __shared__ float tile[64];
+    float sum = 0.0f;
+    for (int begin = 0; begin < 128; begin += 64) {
+        tile[threadIdx.x] = x[begin + threadIdx.x];
+        __syncthreads();
+        for (int i = 0; i < 64; i++) sum += tile[i] * (i + 1);
+        __syncthreads();  // again
+    }
+    y[threadIdx.x] = sum;
+}
+"""
+WARP_SUM = """
+extern "C" __global__ void warp_sum(float* y, const float* x, int n) {
+    float value = threadIdx.x < n ? x[threadIdx.x] : 0.0f;
+    for (int flip = 16; flip > 0; flip /= 2) value += __shfl_xor_sync(0xffffffffu, value, flip);
+    y[threadIdx.x] = value;
+}
+"""
+MATRIX = """
+#include <mma.h>
+using namespace nvcuda;
+extern "C" __global__ void matrix(float* y, const __half* a, const __half* b) {
+    __shared__ float out[16 * 20];
+    wmma::fragment<wmma::matrix_a, 16, 16, 16, __half, wmma::row_major> left;
+    wmma::fragment<wmma::matrix_b, 16, 16, 16, __half, wmma::col_major> right;
+    wmma::fragment<wmma::accumulator, 16, 16, 16, float> sums;
+    wmma::fill_fragment(sums, 0.0f);
+    wmma::load_matrix_sync(left, a, 16);
+    wmma::load_matrix_sync(right, b, 16);
+    wmma::mma_sync(sums, left, right, sums);
+    wmma::store_matrix_sync(out, sums, 20, wmma::mem_row_major);
+    __syncwarp();
+    for (int i = threadIdx.x; i < 256; i += 32) y[i] = out[i / 16 * 20 + i % 16];
+}
+"""
+DYNAMIC = """
+extern "C" __global__ void dynamic(float* y, float scale) {
+    extern __shared__ float tile[];
+    tile[threadIdx.x] = threadIdx.x;
+    __syncthreads();
+    y[threadIdx.x] = scale * tile[31 - threadIdx.x];
+}
+"""
+
+
+def kernel(source: str, order: int = 0) -> EmulatedKernel:
+    found = re.search(r"void (\w+)\(", source)
+    assert found
+    return EmulatedKernel(compiled(f"{found[1]}.cu", source, (found[1],)), 0, order)
+
+
+def run(source: str, args: Sequence[Argument], order: int = 0, blocks: int = 1) -> None:
+    threads = 64 if "64" in source else 32
+    kernel(source, order)((blocks, 1, 1), (threads, 1, 1), args, shared_mem=128)
+
+
+def shifted(source: str, order: int) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = torch.arange(192.0), torch.zeros(192)
+    run(source, [y.data_ptr(), x.data_ptr()], order, blocks=3)
+    return y, x.view(3, 64).roll(-1, dims=1).reshape(-1)
+
+
+def weighted(source: str, order: int) -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = torch.randn(128, generator=torch.Generator().manual_seed(1)), torch.zeros(64)
+    run(source, [y.data_ptr(), x.data_ptr()], order)
+    weights = torch.arange(1.0, 65.0).repeat(2)
+    return y, (x * weights).sum().expand(64)
+
+
+def multiplied(source: str, order: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    a, b = (torch.randn(16, 16, generator=generator).half() for _ in range(2))
+    y = torch.zeros(16, 16)
+    run(source, [y.data_ptr(), a.data_ptr(), b.data_ptr()], order)
+    return y, a.float() @ b.float().t()
+
+
+def is_close(pair: tuple[torch.Tensor, torch.Tensor]) -> bool:
+    return torch.allclose(*pair, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_correct_kernels_give_the_right_numbers(order: int) -> None:
+    """In any order of blocks, warps and lanes."""
+    assert is_close(shifted(SHIFT, order))
+    assert is_close(weighted(TWO_TILES, order))
+    assert is_close(multiplied(MATRIX, order))
+
+
+def without(line: str, source: str) -> str:
+    assert line in source
+    return source.replace(line, "", 1)
+
+
+def wrong_orders(planted: str) -> list[int]:
+    run_of = {"shift": shifted, "two_tiles": weighted, "matrix": multiplied}
+    name = re.search(r"void (\w+)\(", planted)
+    assert name
+    return [order for order in ORDERS if not is_close(run_of[name[1]](planted, order))]
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        pytest.param(without("__syncthreads();", SHIFT), id="barrier after filling"),
+        pytest.param(
+            without("__syncthreads();  // again", TWO_TILES), id="barrier before overwriting"
+        ),
+        pytest.param(without("__syncwarp();", MATRIX), id="warp barrier after a fragment's store"),
+        pytest.param(SHIFT.replace("% 64", ""), id="reads past the tile"),
+        pytest.param(
+            TWO_TILES.replace("tile[threadIdx.x] =", "if (threadIdx.x) tile[threadIdx.x] ="),
+            id="a part of the tile never written",
+        ),
+    ],
+)
+def test_planted_bugs_give_wrong_numbers(planted: str) -> None:
+    """In at least one of the orders that every kernel test runs in."""
+    assert wrong_orders(planted)
+
+
+def planted_error(source: str, args: Sequence[Argument], order: int = 0) -> str:
+    with pytest.raises(KernelError) as caught:
+        run(source, args, order)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_shuffle_that_not_all_lanes_reach_is_an_error(order: int) -> None:
+    """On a device it is undefined."""
+    planted = WARP_SUM.replace("float value =", "if (threadIdx.x >= n) return;\n float value =")
+    x, y = torch.ones(32), torch.zeros(32)
+
+    run(WARP_SUM, [y.data_ptr(), x.data_ptr(), np.int32(20)], order)
+    message = planted_error(planted, [y.data_ptr(), x.data_ptr(), np.int32(20)], order)
+
+    assert y.eq(20).all()
+    assert "has exited" in message
+
+
+def test_lanes_that_wait_at_different_barriers_are_a_deadlock() -> None:
+    """A barrier in a divergent branch."""
+    planted = SHIFT.replace(
+        "__syncthreads();", "if (threadIdx.x < 7) __syncthreads();\n else __syncthreads();"
+    )
+    x, y = torch.ones(64), torch.zeros(64)
+
+    message = planted_error(planted, [y.data_ptr(), x.data_ptr()])
+
+    assert "deadlock" in message
+
+
+def test_a_matrix_at_an_odd_place_is_an_error() -> None:
+    """Fragments are loaded from multiples of 32 bytes."""
+    a = torch.zeros(300, dtype=torch.float16)
+    y = torch.zeros(16, 16)
+
+    message = planted_error(MATRIX, [y.data_ptr(), a.data_ptr() + 16, a.data_ptr()])
+
+    assert "32 bytes" in message
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [(2.0, "is float, got float 2.0"), (2, "is float, got int 2"), (np.int32(2), "got int32 2")],
+)
+def test_a_scalar_of_another_type_is_an_error(scale: Argument, message: str) -> None:
+    """CuPy passes a Python float as a double, and the kernel reads half of it."""
+    y = torch.zeros(32)
+
+    assert message in planted_error(DYNAMIC, [y.data_ptr(), scale])
+
+
+def test_a_missing_argument_is_an_error() -> None:
+    """On a device the kernel reads what lies behind the others."""
+    assert "expected 2 arguments, got 1" in planted_error(DYNAMIC, [torch.zeros(32).data_ptr()])
+
+
+@pytest.mark.parametrize(
+    ("grid", "block", "shared_bytes", "message"),
+    [
+        ((0, 1, 1), (32, 1, 1), 128, "no blocks"),
+        ((1, 1, 1), (1025, 1, 1), 128, "1024 threads"),
+        ((1, 1, 1), (32, 1, 1), MAX_SHARED_BYTES + 1, "not asked for"),
+    ],
+)
+def test_a_launch_that_a_device_refuses_is_an_error(
+    grid: tuple[int, int, int], block: tuple[int, int, int], shared_bytes: int, message: str
+) -> None:
+    """And so is an empty grid, of which CuPy makes one block."""
+    y = torch.zeros(32)
+
+    with pytest.raises(KernelError, match=message):
+        kernel(DYNAMIC)(grid, block, [y.data_ptr(), np.float32(2)], shared_mem=shared_bytes)
+
+
+def test_dynamic_shared_memory_works_and_more_can_be_asked_for() -> None:
+    """As on a device."""
+    y = torch.zeros(32)
+    dynamic = kernel(DYNAMIC)
+    dynamic.max_dynamic_shared_size_bytes = 2 * MAX_SHARED_BYTES
+
+    dynamic((1, 1, 1), (32, 1, 1), [y.data_ptr(), np.float32(2)], shared_mem=2 * MAX_SHARED_BYTES)
+
+    assert y.equal(torch.arange(62.0, -2.0, -2.0))
+
+
+def test_a_source_that_does_not_compile_says_where() -> None:
+    """With the file's own name and line."""
+    with pytest.raises(KernelError, match=r"broken\.cu:2"):
+        compiled("broken.cu", "__global__ void f() {\n  nonsense;\n}", ("f",))
