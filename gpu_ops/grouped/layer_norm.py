@@ -1,0 +1,97 @@
+"""Bias, residual and LayerNorm in one pass, with the bias, gamma and beta of each row's task.
+
+PetS runs this epilogue once per task (section 4: BitFit and diff pruning have LayerNorms of their
+own); with a slot per row it is one pass for all.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from gpu_ops.grouped.kernel_file import KernelFile, Kernels
+from gpu_ops.grouped.launch import div_ceil, kernels_for, launch, require, require_packs
+
+FILE = KernelFile("layer_norm", ("layer_norm<{T}>",))
+WARPS = 4
+"""Rows of a block."""
+
+
+class NormPool(NamedTuple):
+    """Bias, gamma and beta of the tasks that have one of them; the shared ones for the others."""
+
+    shared: torch.Tensor
+    """Shape (3, hidden): of all other rows."""
+    params: torch.Tensor
+    """Shape (slots, 3, hidden)."""
+    slots: torch.Tensor
+    """Shape (num_rows,), int32; -1 for the shared ones."""
+
+
+def add_layer_norm(
+    x: torch.Tensor,
+    residual: torch.Tensor,
+    pool: NormPool,
+    eps: float,
+    kernels: Kernels | None = None,
+) -> torch.Tensor:
+    """Return the LayerNorm of x + bias + residual.
+
+    Semantics: z = x[r] + bias[r] + residual[r]; (z - mean(z)) / sqrt(var(z) + eps) * gamma[r] +
+    beta[r].
+
+    Args:
+        x: Shape (num_rows, hidden), a product without bias.
+        residual: Shape (num_rows, hidden).
+        pool: Whose bias, gamma and beta.
+        eps: Added to the variance.
+        kernels: Whose; by default CUDA's for CUDA tensors, torch for CPU tensors.
+
+    Returns:
+        Shape (num_rows, hidden).
+
+    Raises:
+        TypeError: If a dtype does not fit.
+        ValueError: If a shape does not fit, or rows are no multiples of 16 bytes.
+    """
+    num_rows, width = x.shape
+    require(residual, (num_rows, width), x.dtype)
+    require(pool.shared, (3, width), x.dtype)
+    require(pool.params, (None, 3, width), x.dtype)
+    require(pool.slots, (num_rows,), torch.int32)
+    found = kernels_for(x, kernels)
+    if found is None:
+        return _reference(x, residual, pool, eps)
+    require_packs(x, residual, pool.shared, pool.params)
+    out = torch.empty_like(x)
+    launch(
+        found,
+        FILE,
+        "layer_norm<{T}>",
+        x.dtype,
+        (div_ceil(num_rows, WARPS), 1, 1),
+        32 * WARPS,
+        [
+            out,
+            x,
+            residual,
+            pool.shared,
+            pool.params,
+            pool.slots,
+            np.float32(eps),
+            np.int32(num_rows),
+            np.int32(width),
+        ],
+        shared_bytes=WARPS * width * 4,
+    )
+    return out
+
+
+def _reference(x: torch.Tensor, residual: torch.Tensor, pool: NormPool, eps: float) -> torch.Tensor:
+    is_own = pool.slots >= 0
+    params = pool.shared.float().expand(len(x), *pool.shared.shape).clone()
+    params[is_own] = pool.params[pool.slots[is_own]].float()
+    bias, gamma, beta = params.unbind(1)
+    normal = F.layer_norm(x.float() + bias + residual.float(), x.shape[1:], eps=eps)
+    return (normal * gamma + beta).to(x.dtype)

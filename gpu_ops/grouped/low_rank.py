@@ -1,0 +1,148 @@
+"""Low-rank updates (LoRA: Hu et al. 2022, section 4.1) of all tasks at once.
+
+Two regimes, named by Punica (Chen et al. 2024, section 4): by rows, where tasks have few rows each
+(BGMV), and by tiles of rows that share their task's weight (SGMV).
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from gpu_ops.grouped.kernel_file import KernelFile, Kernels
+from gpu_ops.grouped.launch import div_ceil, kernels_for, launch, require, require_packs
+from gpu_ops.grouped.segments import NO_SLOT, TILE_ROWS, Segment, TileTable, listed
+from gpu_ops.grouped.tiles import TILE_COLUMNS, TILE_THREADS, require_tiles
+from gpu_ops.spans import Span
+
+FILE = KernelFile(
+    "low_rank",
+    (
+        "low_rank_shrink_rows<{T}>",
+        "low_rank_expand_rows<{T}>",
+        *(f"low_rank_shrink_tiles<{{T}}, {rows}>" for rows in TILE_ROWS),
+        *(f"low_rank_expand_tiles<{{T}}, {rows}>" for rows in TILE_ROWS),
+    ),
+)
+THREADS = 128
+"""Of a block that works by rows."""
+
+
+class LowRankPool(NamedTuple):
+    """The updates of one product. A task of a smaller rank has zeros behind its own."""
+
+    down: torch.Tensor
+    """Shape (slots, blocks * rank, in): LoRA's A, of each block of outputs below the last one's."""
+    up: torch.Tensor
+    """Shape (slots, out, rank): LoRA's B, with its scale alpha / r multiplied in. Outputs are
+    `blocks` equal blocks, such as query, key and value."""
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of outputs with ranks of their own."""
+        return self.down.shape[1] // self.up.shape[2]
+
+
+def add_low_rank_(
+    y: torch.Tensor,
+    x: torch.Tensor,
+    pool: LowRankPool,
+    groups: torch.Tensor | TileTable,
+    kernels: Kernels | None = None,
+) -> None:
+    """Add each row's low-rank product.
+
+    Semantics: u = down[s] @ x[r]; y[r, block b] += up[s, block b] @ u[ranks of b], s the slot of
+    row r. Rows with slot -1, or in no tile, stay. u is rounded to the dtype.
+
+    Args:
+        y: Shape (num_rows, out), the shared product of `x`. Changed in place.
+        x: Shape (num_rows, in).
+        pool: Of the same dtype.
+        groups: The slot of each row, shape (num_rows,), int32; or tiles of rows.
+        kernels: Whose; by default CUDA's for CUDA tensors, torch for CPU tensors.
+
+    Raises:
+        TypeError: If a dtype does not fit.
+        ValueError: If a shape does not fit, or rows are no multiples of 16 bytes.
+    """
+    (num_rows, num_in), num_out = x.shape, y.shape[1]
+    num_slots, ranks, _ = pool.down.shape
+    rank, blocks = pool.up.shape[2], pool.blocks
+    require(y, (num_rows, num_out), x.dtype)
+    require(pool.down, (num_slots, blocks * rank, num_in), x.dtype)
+    require(pool.up, (num_slots, num_out, rank), x.dtype)
+    if num_out % blocks:
+        raise ValueError(f"expected outputs in {blocks} equal blocks, got {num_out}")
+    found = kernels_for(y, kernels)
+    if found is None:
+        _reference_(y, x, pool, groups)
+        return
+    outputs = num_out // blocks
+    require_packs(x, y, y[:, :outputs], pool.down, pool.up)
+    inner = x.new_empty(num_rows, ranks)
+    if isinstance(groups, TileTable):
+        require_tiles(groups, TILE_ROWS)
+        tiles, tile_rows = groups
+        launch(
+            found,
+            FILE,
+            f"low_rank_shrink_tiles<{{T}}, {tile_rows}>",
+            x.dtype,
+            (len(tiles), div_ceil(ranks, TILE_COLUMNS), 1),
+            TILE_THREADS,
+            [inner, x, pool.down, tiles, np.int32(ranks), np.int32(num_in)],
+        )
+        launch(
+            found,
+            FILE,
+            f"low_rank_expand_tiles<{{T}}, {tile_rows}>",
+            x.dtype,
+            (len(tiles), div_ceil(outputs, TILE_COLUMNS), blocks),
+            TILE_THREADS,
+            [y, inner, pool.up, tiles, np.int32(rank), np.int32(blocks), np.int32(outputs)],
+        )
+        return
+    require(groups, (num_rows,), torch.int32)
+    launch(
+        found,
+        FILE,
+        "low_rank_shrink_rows<{T}>",
+        x.dtype,
+        (num_rows, 1, 1),
+        THREADS,
+        [inner, x, pool.down, groups, np.int32(ranks), np.int32(num_in)],
+    )
+    launch(
+        found,
+        FILE,
+        "low_rank_expand_rows<{T}>",
+        x.dtype,
+        (num_rows, div_ceil(num_out, THREADS), 1),
+        THREADS,
+        [y, inner, pool.up, groups, np.int32(rank), np.int32(blocks), np.int32(num_out)],
+    )
+
+
+def _reference_(
+    y: torch.Tensor, x: torch.Tensor, pool: LowRankPool, groups: torch.Tensor | TileTable
+) -> None:
+    rank, blocks = pool.up.shape[2], pool.blocks
+    for (start, end), slot in _segments(groups):
+        inner = (x[start:end].float() @ pool.down[slot].float().t()).to(x.dtype).float()
+        update = torch.einsum(
+            "nbr,bor->nbo",
+            inner.view(-1, blocks, rank),
+            pool.up[slot].float().view(blocks, -1, rank),
+        )
+        y[start:end] = (y[start:end].float() + update.flatten(1)).to(y.dtype)
+
+
+def _segments(groups: torch.Tensor | TileTable) -> Iterator[Segment]:
+    if isinstance(groups, TileTable):
+        yield from listed(groups)
+        return
+    for row, slot in enumerate(groups.tolist()):
+        if slot != NO_SLOT:
+            yield Segment(Span(row, row + 1), slot)

@@ -1,0 +1,1 @@
+"""Every grouped operator: its kernel against its torch reference."""
