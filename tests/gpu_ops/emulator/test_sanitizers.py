@@ -1,0 +1,90 @@
+"""The kernel tests once more, under AddressSanitizer and UndefinedBehaviorSanitizer."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+RUNTIMES = ("libasan.so", "libubsan.so")
+CHOSEN = "order7 and (7-136 or 33-520 or wide)"
+"""One order of lanes and the two nastiest shapes: what a sanitizer finds, it finds in any order."""
+
+COPY_AND_LOOK_BEHIND = """
+import torch
+from tests.gpu_ops.emulator.emulated_kernels import EmulatedKernel, compiled
+source = '''
+extern "C" __global__ void copy(float* y, const float* x) {
+    y[threadIdx.x] = x[threadIdx.x];
+    if (threadIdx.x == 31) *(volatile float*)y = ((const volatile float*)x)[32];
+}
+'''
+x, y = torch.ones(32), torch.zeros(32)
+kernel = EmulatedKernel(compiled("copy.cu", source, ("copy",)), 0, 0)
+kernel((1, 1, 1), (32, 1, 1), [y.data_ptr(), x.data_ptr()])
+"""
+MISALIGNED = """
+import torch
+from tests.gpu_ops.emulator.emulated_kernels import EmulatedKernel, compiled
+source = '''
+extern "C" __global__ void load(float* y, const float* x) {
+    if (threadIdx.x == 0) y[0] = reinterpret_cast<const float4*>(x)->y;
+}
+'''
+x, y = torch.ones(32), torch.zeros(32)
+kernel = EmulatedKernel(compiled("load.cu", source, ("load",)), 0, 0)
+kernel((1, 1, 1), (32, 1, 1), [y.data_ptr(), x.data_ptr() + 4])
+"""
+
+
+def run_sanitized(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with the sanitizers' runtimes loaded first, as they must be."""
+    found = [
+        subprocess.run(
+            ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for name in RUNTIMES
+    ]
+    environment = os.environ | {
+        "LD_PRELOAD": " ".join(found),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "PETSTREAM_SANITIZED_KERNELS": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_kernels_read_and_write_only_what_is_theirs() -> None:
+    """No report from either sanitizer, over all operators."""
+    tests = str(ROOT / "tests" / "gpu_ops" / "grouped")
+
+    done = run_sanitized("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN, tests)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("program", "report"),
+    [
+        (COPY_AND_LOOK_BEHIND, "heap-buffer-overflow"),
+        (MISALIGNED, "misaligned address"),
+    ],
+)
+def test_planted_bugs_are_reported(program: str, report: str) -> None:
+    """Both pass unseen without the sanitizers."""
+    done = run_sanitized("-c", program)
+
+    assert done.returncode != 0
+    assert report in done.stderr
