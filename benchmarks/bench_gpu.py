@@ -1,0 +1,564 @@
+"""The grouped kernels on a CUDA device, against the ways that are there without them.
+
+    python benchmarks/bench_gpu.py [--json] [--repeats 20] [--only operators|encoder|peft|ceiling]
+
+- **operators**: each one on a batch of 64 tasks, against torch's operators in a loop over tasks.
+- **encoder**: BERT-base over 64 tasks of 64-token rows: grouped; the loop; the bare backbone;
+  one merged model per task, one after another, each a captured CUDA graph (SeqS).
+- **peft**: the same LoRA mix through PEFT's `adapter_names`, where PEFT is installed.
+- **ceiling**: the bare backbone's share of what one large matrix product reaches.
+
+Everything is bfloat16 and random. Whatever can be captured is captured and the replays are timed,
+by events on the device, the ways in turn; a row has the medians. Outputs are compared before
+anything is timed. Without a device it says so and exits with 1.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+import gpu_ops.bottleneck
+import gpu_ops.layer_norm
+import gpu_ops.low_rank
+import gpu_ops.ragged_head
+import gpu_ops.scale
+import gpu_ops.sparse_delta
+from benchmarks.document import Goal, make_document
+from benchmarks.gpu_encoder import (
+    BERT_BASE,
+    EPS,
+    FEW_ROWS,
+    MANY_ROWS,
+    PRODUCTS,
+    Draw,
+    GroupedOps,
+    Kind,
+    Layer,
+    LoopOps,
+    MergedOps,
+    Ops,
+    Task,
+    adapter_pool,
+    bare_ops,
+    encode,
+    equal_rows_attention,
+    low_rank_pool,
+    packed_attention,
+)
+from gpu_ops.bias import add_bias_
+from gpu_ops.grouped.bias_gelu import RowVectors, bias_gelu_
+from gpu_ops.grouped.bottleneck import add_bottleneck_
+from gpu_ops.grouped.layer_norm import NormPool, add_layer_norm
+from gpu_ops.grouped.low_rank import add_low_rank_
+from gpu_ops.grouped.masked_product import masked_product_, pack_mask
+from gpu_ops.grouped.ragged_head import head_pool, ragged_head
+from gpu_ops.grouped.scale import scale_
+from gpu_ops.grouped.segments import Segment, TileTable, row_slots, tile_entries
+from gpu_ops.grouped.sparse_delta import DELTA_ROWS, add_sparse_delta_, sparse_pool
+from gpu_ops.layer_norm import NormWeights
+from gpu_ops.ragged_head import HeadWeights
+from gpu_ops.spans import Span
+from gpu_ops.sparse_delta import changed_values
+
+NUM_TASKS = 64
+ROW_LEN = 64
+ROWS_PER_TASK = (1, 8, 32)
+"""Queries of each task in a batch."""
+TOKENS_PER_TASK = (1, 64, 512)
+"""Of the operators' batches."""
+DTYPE = torch.bfloat16
+MIX: tuple[Kind, ...] = ("lora", "bitfit", "adapter", "diff")
+MIXES: Mapping[str, tuple[Kind, ...]] = {
+    "lora+bitfit+adapter+diff": MIX,
+    "with masks": (*MIX, "mask"),
+    "masks": ("mask",),
+    "lora": ("lora",),
+}
+FULL_MODEL_MB = 219.0
+"""BERT-base in two bytes to a weight, embeddings included."""
+MAX_ERROR = 0.05
+"""Of the norm of the difference over the norm, after twelve layers in bfloat16."""
+WARM_UPS = 3
+Way = Callable[[], object]
+
+
+def captured(run: Way) -> Way:
+    """Return the replay of a CUDA graph of `run`, which is run before, to compile its kernels."""
+    run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
+
+
+def medians_ms(ways: Mapping[str, Way], repeats: int) -> dict[str, float]:
+    """Time each way `repeats` times, in turn, and return the medians."""
+    for _ in range(WARM_UPS):
+        for run in ways.values():
+            run()
+    times_ms: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, run in ways.items():
+            start, end = _event(), _event()
+            start.record()
+            run()
+            end.record()
+            end.synchronize()
+            times_ms[name].append(start.elapsed_time(end))
+    return {name: statistics.median(values) for name, values in times_ms.items()}
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return how far apart two results are, relative to the second."""
+    difference = torch.linalg.vector_norm(found.float() - expected.float())
+    return float(difference / torch.linalg.vector_norm(expected.float()))
+
+
+def compared(name: str, found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the error.
+
+    Raises:
+        AssertionError: If it is too large, or not a number.
+    """
+    distance = error(found, expected)
+    if not distance <= MAX_ERROR:
+        raise AssertionError(f"{name}: results differ by {distance}")
+    return distance
+
+
+class Operator(NamedTuple):
+    """One operator on a batch of all tasks, in both ways."""
+
+    name: str
+    y: torch.Tensor
+    """What it changes in place, or its input."""
+    grouped: Callable[[torch.Tensor], torch.Tensor | None]
+    loop: Callable[[torch.Tensor], torch.Tensor | None]
+    """Both return the result, if they do not leave it in what they are given."""
+
+    def error(self) -> float:
+        """Run both on copies and return how far apart they are."""
+        first, second = self.y.clone(), self.y.clone()
+        found, expected = self.grouped(first), self.loop(second)
+        return compared(
+            self.name,
+            first if found is None else found,
+            second if expected is None else expected,
+        )
+
+
+class OperatorBatch:
+    """Rows of all tasks at BERT-base's sizes."""
+
+    def __init__(self, tokens: int) -> None:
+        self._tokens = tokens
+        self._rows = NUM_TASKS * tokens
+        self._draw = Draw(BERT_BASE, "cuda", DTYPE)
+        self._spans = [Span(i * tokens, (i + 1) * tokens) for i in range(NUM_TASKS)]
+        self._segments = [Segment(span, slot) for slot, span in enumerate(self._spans)]
+        self._slots = row_slots(self._segments, self._rows).cuda()
+        self._dense_tiles = self._tiles(64 if tokens >= MANY_ROWS else 16)
+
+    def operators(self) -> Iterator[Operator]:
+        """Yield each in turn, its weights freed before the next one's are drawn."""
+        yield self._bias_gelu()
+        yield self._scale()
+        yield self._layer_norm()
+        yield self._low_rank()
+        yield self._bottleneck()
+        yield self._sparse_delta("diff")
+        yield self._sparse_delta("mask")
+        yield self._masked_product()
+        yield self._ragged_head()
+
+    def _tiles(self, tile_rows: int) -> TileTable:
+        capacity = NUM_TASKS * -(-self._tokens // tile_rows)
+        return TileTable(tile_entries(self._segments, tile_rows, capacity).cuda(), tile_rows)
+
+    def _bias_gelu(self) -> Operator:
+        width = BERT_BASE.intermediate
+        vectors, shared = self._draw.normal(NUM_TASKS, width), self._draw.normal(width)
+        table = RowVectors(vectors + shared, self._slots)
+
+        def loop(y: torch.Tensor) -> None:
+            y.add_(shared)
+            add_bias_(y, self._spans, list(vectors))
+            torch.ops.aten.gelu_(y)
+
+        return Operator(
+            "bias_gelu",
+            self._draw.normal(self._rows, width),
+            lambda y: bias_gelu_(y, shared, table, gelu=True),
+            loop,
+        )
+
+    def _scale(self) -> Operator:
+        width = BERT_BASE.intermediate
+        vectors = self._draw.normal(NUM_TASKS, width, shift=1.0)
+        table = RowVectors(vectors, self._slots)
+        return Operator(
+            "scale",
+            self._draw.normal(self._rows, width),
+            lambda y: scale_(y, table),
+            lambda y: gpu_ops.scale.scale_(y, self._spans, list(vectors)),
+        )
+
+    def _layer_norm(self) -> Operator:
+        width = BERT_BASE.hidden
+        residual = self._draw.normal(self._rows, width)
+        params = self._draw.normal(NUM_TASKS, 3, width)
+        params[:, 1] += 1
+        pool = NormPool(params[0].clone(), params, self._slots)
+        norms = [NormWeights(gamma, beta) for _, gamma, beta in params]
+
+        def loop(x: torch.Tensor) -> torch.Tensor:
+            add_bias_(x, self._spans, list(params[:, 0]))
+            return gpu_ops.layer_norm.add_layer_norm(x, residual, norms[0], EPS, self._spans, norms)
+
+        x = self._draw.normal(self._rows, width)
+        return Operator("layer_norm", x, lambda x: add_layer_norm(x, residual, pool, EPS), loop)
+
+    def _low_rank(self) -> Operator:
+        x = self._draw.normal(self._rows, BERT_BASE.hidden, scale=1.0)
+        drawn = [self._draw.task_layer("lora").low_rank for _ in range(NUM_TASKS)]
+        factors = [one for one in drawn if one is not None]
+        pool = low_rank_pool(factors)
+        groups = self._slots if self._tokens <= FEW_ROWS else self._dense_tiles
+        return Operator(
+            "low_rank",
+            self._draw.normal(self._rows, 3 * BERT_BASE.hidden),
+            lambda y: add_low_rank_(y, x, pool, groups),
+            lambda y: gpu_ops.low_rank.add_low_rank_(y, x, self._spans, factors),
+        )
+
+    def _bottleneck(self) -> Operator:
+        adapters = [
+            self._draw.task_layer("adapter").adapters["ffn_output"] for _ in range(NUM_TASKS)
+        ]
+        pool = adapter_pool(adapters, torch.zeros(BERT_BASE.hidden, device="cuda", dtype=DTYPE))
+        return Operator(
+            "bottleneck",
+            self._draw.normal(self._rows, BERT_BASE.hidden, scale=1.0),
+            lambda h: add_bottleneck_(h, pool, self._dense_tiles),
+            lambda h: gpu_ops.bottleneck.add_bottleneck_(h, self._spans, adapters),
+        )
+
+    def _sparse_delta(self, kind: Kind) -> Operator:
+        out, width = BERT_BASE.sizes("ffn_input")
+        x = self._draw.normal(self._rows, width, scale=1.0)
+        weight = self._draw.normal(out, width)
+        deltas = [self._draw.sparse("ffn_input", kind) for _ in range(NUM_TASKS)]
+        values = [changed_values(delta, weight) for delta in deltas]
+        pool, tiles = sparse_pool(deltas, DTYPE), self._tiles(DELTA_ROWS)
+        return Operator(
+            f"sparse_delta, {kind}",
+            self._draw.normal(self._rows, out),
+            lambda y: add_sparse_delta_(y, x, weight, pool, tiles),
+            lambda y: gpu_ops.sparse_delta.add_sparse_delta_(y, x, self._spans, deltas, values),
+        )
+
+    def _masked_product(self) -> Operator:
+        out, width = BERT_BASE.sizes("ffn_input")
+        x = self._draw.normal(self._rows, width, scale=1.0)
+        weight = self._draw.normal(out, width)
+        is_kept = [torch.rand(out, width, device="cuda") > 0.05 for _ in range(NUM_TASKS)]
+        kept = torch.stack([pack_mask(mask) for mask in is_kept])
+
+        def loop(y: torch.Tensor) -> None:
+            for (start, end), mask in zip(self._spans, is_kept, strict=True):
+                torch.mm(x[start:end], (weight * mask).t(), out=y[start:end])
+
+        return Operator(
+            "masked_product",
+            self._draw.normal(self._rows, out),
+            lambda y: masked_product_(y, x, weight, kept, self._dense_tiles),
+            loop,
+        )
+
+    def _ragged_head(self) -> Operator:
+        heads = [
+            HeadWeights(self._draw.normal(8, BERT_BASE.hidden), self._draw.normal(8))
+            for _ in range(NUM_TASKS)
+        ]
+        pool = head_pool(heads)
+        return Operator(
+            "ragged_head",
+            self._draw.normal(self._rows, BERT_BASE.hidden, scale=1.0),
+            lambda v: ragged_head(v, pool, self._slots, 8),
+            lambda v: torch.cat(gpu_ops.ragged_head.ragged_head(v, self._spans, heads)),
+        )
+
+
+def operator_rows(repeats: int) -> Iterator[dict[str, Any]]:
+    """Measure each operator at each size, over and over on the same tensors."""
+    for tokens in TOKENS_PER_TASK:
+        for operator in OperatorBatch(tokens).operators():
+            distance = operator.error()
+            y = operator.y
+            loop = partial(operator.loop, y)
+            ways: dict[str, Way] = {
+                "grouped": captured(partial(operator.grouped, y)),
+                "loop": captured(loop),
+                "loop, not captured": loop,
+            }
+            times_ms = medians_ms(ways, repeats)
+            ours_ms = times_ms["grouped"]
+            yield {
+                "part": "operators",
+                "name": operator.name,
+                "tasks": NUM_TASKS,
+                "tokens_per_task": tokens,
+                "grouped_ms": round(ours_ms, 4),
+                "over_loop": round(times_ms["loop"] / ours_ms, 2),
+                "over_loop_not_captured": round(times_ms["loop, not captured"] / ours_ms, 2),
+                "error": round(distance, 5),
+            }
+
+
+def draw_tasks(draw: Draw, kinds: Sequence[Kind], tokens: int) -> list[Task]:
+    """Draw the tasks of a batch, the kinds in turn."""
+    return [
+        Task(
+            kinds[number % len(kinds)],
+            [draw.task_layer(kinds[number % len(kinds)]) for _ in range(BERT_BASE.num_layers)],
+            Span(number * tokens, (number + 1) * tokens),
+        )
+        for number in range(NUM_TASKS)
+    ]
+
+
+class EncoderRun:
+    """A mix of tasks in all ways."""
+
+    def __init__(self, backbone: Sequence[Layer], tasks: Sequence[Task], rows: int) -> None:
+        self.backbone = backbone
+        self.tasks = tasks
+        num_tokens = NUM_TASKS * rows * ROW_LEN
+        self.hidden = torch.randn(num_tokens, BERT_BASE.hidden, device="cuda", dtype=DTYPE)
+        heads = BERT_BASE.num_heads
+        self._packed = packed_attention([ROW_LEN] * (NUM_TASKS * rows), heads, "cuda")
+        self._alone = equal_rows_attention(rows, heads)
+
+    def run(self, ops: Ops) -> torch.Tensor:
+        """Run all tasks at once."""
+        return encode(self.hidden, BERT_BASE.num_layers, ops, self._packed)
+
+    def merged_ways(self) -> list[Callable[[], torch.Tensor]]:
+        """Return the run of each task's merged model on its rows."""
+        ways: list[Callable[[], torch.Tensor]] = []
+        for task in self.tasks:
+            ops, part = MergedOps(self.backbone, task), self.hidden[slice(*task.tokens)]
+            ways.append(partial(encode, part, BERT_BASE.num_layers, ops, self._alone))
+        return ways
+
+
+def in_turn(ways: Sequence[Way]) -> Way:
+    """Return one way that runs all of them."""
+
+    def run() -> None:
+        for way in ways:
+            way()
+
+    return run
+
+
+def encoder_rows(repeats: int) -> Iterator[dict[str, Any]]:
+    """Measure the encoder on each mix."""
+    draw = Draw(BERT_BASE, "cuda", DTYPE)
+    backbone = [draw.layer() for _ in range(BERT_BASE.num_layers)]
+    for mix, kinds in MIXES.items():
+        for rows in ROWS_PER_TASK if mix != "lora" else ROWS_PER_TASK[:1]:
+            tasks = draw_tasks(draw, kinds, rows * ROW_LEN)
+            yield from _encoder_row(mix, EncoderRun(backbone, tasks, rows), rows, repeats)
+            del tasks
+            torch.cuda.empty_cache()
+
+
+def _encoder_row(mix: str, run: EncoderRun, rows: int, repeats: int) -> Iterator[dict[str, Any]]:
+    forms: list[Literal["sparse", "bits"]] = ["sparse", "bits"] if "mask" in mix else ["sparse"]
+    num_tokens = len(run.hidden)
+    merged = run.merged_ways()
+    expected = torch.cat([way() for way in merged])
+    seqs = in_turn([captured(way) for way in merged])
+    bare = bare_ops(run.backbone, num_tokens)
+    loop = LoopOps(run.backbone, run.tasks)
+    for form in forms:
+        grouped = GroupedOps(run.backbone, run.tasks, num_tokens, mask_as=form)
+        distance = compared(mix, run.run(grouped), expected)
+        ways: dict[str, Way] = {
+            "grouped": captured(partial(run.run, grouped)),
+            "bare": captured(partial(run.run, bare)),
+            "merged": seqs,
+        }
+        if rows == 1:
+            compared(f"{mix}, loop", run.run(loop), expected)
+            ways["loop"] = partial(run.run, loop)
+        times_ms = medians_ms(ways, repeats)
+        ours_ms = times_ms["grouped"]
+        task_bytes = sum(of.num_bytes() for task in run.tasks for of in task.layers) / NUM_TASKS
+        yield {
+            "part": "encoder",
+            "name": mix,
+            "masks_as": form if "mask" in mix else None,
+            "tasks": NUM_TASKS,
+            "rows_per_task": rows,
+            "row_len": ROW_LEN,
+            "grouped_ms": round(ours_ms, 3),
+            "tokens_per_s": round(num_tokens / ours_ms * 1000),
+            "over_merged_captured": round(times_ms["merged"] / ours_ms, 2),
+            "over_loop_not_captured": (
+                round(times_ms["loop"] / ours_ms, 2) if "loop" in times_ms else None
+            ),
+            "share_of_bare": round(times_ms["bare"] / ours_ms, 3),
+            "task_mb": round(task_bytes / 1e6, 2),
+            "error": round(distance, 4),
+        }
+
+
+def peft_rows(repeats: int) -> Iterator[dict[str, Any]]:
+    """Measure PEFT on 64 LoRA tasks, a row each, against the same work grouped.
+
+    PEFT's model is transformers' BertModel, with embeddings and without a head, in eager mode, as
+    its users run it: `adapter_names` cannot be captured.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+        from transformers import BertConfig, BertModel
+    except ImportError:
+        return
+    config = LoraConfig(r=8, target_modules=["query", "key", "value"], init_lora_weights=False)
+    model = get_peft_model(BertModel(BertConfig(), add_pooling_layer=False), config, "task0")
+    for number in range(1, NUM_TASKS):
+        model.add_adapter(f"task{number}", config)
+    model = model.to("cuda", DTYPE).eval()
+    ids = torch.randint(1000, 30000, (NUM_TASKS, ROW_LEN), device="cuda")
+    names = [f"task{number}" for number in range(NUM_TASKS)]
+    draw = Draw(BERT_BASE, "cuda", DTYPE)
+    backbone = [draw.layer() for _ in range(BERT_BASE.num_layers)]
+    run = EncoderRun(backbone, draw_tasks(draw, ("lora",), ROW_LEN), 1)
+    grouped = GroupedOps(backbone, run.tasks, len(run.hidden))
+    ways: dict[str, Way] = {
+        "grouped": captured(lambda: run.run(grouped)),
+        "grouped, not captured": lambda: run.run(grouped),
+        "peft": lambda: model(input_ids=ids, adapter_names=names),
+    }
+    times_ms = medians_ms(ways, min(repeats, 5))
+    yield {
+        "part": "peft",
+        "name": "lora",
+        "tasks": NUM_TASKS,
+        "rows_per_task": 1,
+        "row_len": ROW_LEN,
+        "peft_ms": round(times_ms["peft"], 2),
+        "over_peft": round(times_ms["peft"] / times_ms["grouped"], 2),
+        "not_captured_over_peft": round(times_ms["peft"] / times_ms["grouped, not captured"], 2),
+    }
+
+
+def ceiling_rows(repeats: int) -> Iterator[dict[str, Any]]:
+    """Measure the bare backbone's matrix products against one large product."""
+    size = 8192
+    a, b = (torch.randn(size, size, device="cuda", dtype=DTYPE) for _ in range(2))
+    product_ms = medians_ms({"mm": lambda: torch.mm(a, b)}, repeats)["mm"]
+    ceiling = 2 * size**3 / product_ms / 1e9
+    draw = Draw(BERT_BASE, "cuda", DTYPE)
+    backbone = [draw.layer() for _ in range(BERT_BASE.num_layers)]
+    weights = sum(layer.weights[product].numel() for layer in backbone for product in PRODUCTS)
+    for num_rows in (64, 512):
+        hidden = draw.normal(num_rows * 128, BERT_BASE.hidden, scale=1.0)
+        attention = packed_attention([128] * num_rows, BERT_BASE.num_heads, "cuda")
+        ops = bare_ops(backbone, len(hidden))
+        way = captured(partial(encode, hidden, len(backbone), ops, attention))
+        time_ms = medians_ms({"bare": way}, repeats)["bare"]
+        reached = 2 * weights * len(hidden) / time_ms / 1e9
+        yield {
+            "part": "ceiling",
+            "name": "bare backbone",
+            "tokens": len(hidden),
+            "row_len": 128,
+            "bare_ms": round(time_ms, 3),
+            "tflops": round(reached),
+            "ceiling_tflops": round(ceiling),
+            "share": round(reached / ceiling, 3),
+        }
+
+
+def goals_of(rows: Sequence[dict[str, Any]]) -> list[Goal]:
+    """Judge the figures that `performance.md` names (G1 to G5) and this run has."""
+
+    def best(key: str, **where: object) -> list[float]:
+        found = [row for row in rows if all(row.get(k) == v for k, v in where.items())]
+        return [max(row[key] for row in found)] if found else []
+
+    mix, few = "+".join(MIX), {"part": "encoder", "rows_per_task": 1}
+    many = {"part": "encoder", "rows_per_task": ROWS_PER_TASK[-1]}
+    table: list[tuple[str, float, list[float], str]] = [
+        ("G1-mix", 8.0, best("over_merged_captured", name=mix, **few), "over merged models"),
+        ("G1-masks", 5.0, best("over_merged_captured", name="with masks", **few), "likewise"),
+        ("G1-many", 1.0, best("over_merged_captured", name=mix, **many), "likewise"),
+        ("G2-peft", 20.0, best("over_peft", part="peft"), "over PEFT"),
+        ("G3-mix", 0.80, best("share_of_bare", name=mix, **few), "of the bare backbone"),
+        ("G3-masks", 0.50, best("share_of_bare", name="masks", **few), "likewise"),
+        ("G4", 0.45, best("share", part="ceiling"), "of one large product"),
+        (
+            "G5-masks",
+            20.0,
+            [FULL_MODEL_MB / mb for mb in best("task_mb", name="masks", **few)],
+            "merged models' bytes over a task's",
+        ),
+        (
+            "G5-mix",
+            40.0,
+            [FULL_MODEL_MB / mb for mb in best("task_mb", name=mix, **few)],
+            "likewise",
+        ),
+    ]
+    return [
+        Goal(name, target, round(value, 3), unit)
+        for name, target, values, unit in table
+        for value in values
+    ]
+
+
+PARTS: Mapping[str, Callable[[int], Iterator[dict[str, Any]]]] = {
+    "operators": operator_rows,
+    "encoder": encoder_rows,
+    "peft": peft_rows,
+    "ceiling": ceiling_rows,
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--only", choices=PARTS, help="one part of it")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("bench_gpu: there is no CUDA device here; the figures need one")
+    rows: list[dict[str, Any]] = []
+    with torch.inference_mode():
+        for name, part in PARTS.items():
+            if options.only in (None, name):
+                for row in part(options.repeats):
+                    rows.append(row)
+                    print(json.dumps(row), file=sys.stderr if options.json else sys.stdout)
+    if options.json:
+        document = make_document(rows, goals_of(rows))
+        print(json.dumps(document | {"device": torch.cuda.get_device_name()}))
+
+
+if __name__ == "__main__":
+    main()
