@@ -33,8 +33,6 @@ from benchmarks.document import Goal, make_document
 from benchmarks.gpu_encoder import (
     BERT_BASE,
     EPS,
-    FEW_ROWS,
-    MANY_ROWS,
     PRODUCTS,
     Draw,
     GroupedOps,
@@ -59,7 +57,7 @@ from gpu_ops.grouped.low_rank import add_low_rank_
 from gpu_ops.grouped.masked_product import masked_product_, pack_mask
 from gpu_ops.grouped.ragged_head import head_pool, ragged_head
 from gpu_ops.grouped.scale import scale_
-from gpu_ops.grouped.segments import Segment, TileTable, row_slots, tile_entries
+from gpu_ops.grouped.segments import TILE_ROWS, Segment, TileTable, row_slots, tile_entries
 from gpu_ops.grouped.sparse_delta import DELTA_ROWS, add_sparse_delta_, sparse_pool
 from gpu_ops.layer_norm import NormWeights
 from gpu_ops.ragged_head import HeadWeights
@@ -168,18 +166,19 @@ class OperatorBatch:
         self._spans = [Span(i * tokens, (i + 1) * tokens) for i in range(NUM_TASKS)]
         self._segments = [Segment(span, slot) for slot, span in enumerate(self._spans)]
         self._slots = row_slots(self._segments, self._rows).cuda()
-        self._dense_tiles = self._tiles(64 if tokens >= MANY_ROWS else 16)
 
     def operators(self) -> Iterator[Operator]:
         """Yield each in turn, its weights freed before the next one's are drawn."""
         yield self._bias_gelu()
         yield self._scale()
         yield self._layer_norm()
-        yield self._low_rank()
-        yield self._bottleneck()
+        yield self._low_rank(None)
+        for tile_rows in TILE_ROWS:
+            yield self._low_rank(tile_rows)
+            yield self._bottleneck(tile_rows)
+            yield self._masked_product(tile_rows)
         yield self._sparse_delta("diff")
         yield self._sparse_delta("mask")
-        yield self._masked_product()
         yield self._ragged_head()
 
     def _tiles(self, tile_rows: int) -> TileTable:
@@ -229,28 +228,29 @@ class OperatorBatch:
         x = self._draw.normal(self._rows, width)
         return Operator("layer_norm", x, lambda x: add_layer_norm(x, residual, pool, EPS), loop)
 
-    def _low_rank(self) -> Operator:
+    def _low_rank(self, tile_rows: int | None) -> Operator:
         x = self._draw.normal(self._rows, BERT_BASE.hidden, scale=1.0)
         drawn = [self._draw.task_layer("lora").low_rank for _ in range(NUM_TASKS)]
         factors = [one for one in drawn if one is not None]
         pool = low_rank_pool(factors)
-        groups = self._slots if self._tokens <= FEW_ROWS else self._dense_tiles
+        groups = self._slots if tile_rows is None else self._tiles(tile_rows)
         return Operator(
-            "low_rank",
+            "low_rank, by rows" if tile_rows is None else f"low_rank, tiles of {tile_rows}",
             self._draw.normal(self._rows, 3 * BERT_BASE.hidden),
             lambda y: add_low_rank_(y, x, pool, groups),
             lambda y: gpu_ops.low_rank.add_low_rank_(y, x, self._spans, factors),
         )
 
-    def _bottleneck(self) -> Operator:
+    def _bottleneck(self, tile_rows: int) -> Operator:
         adapters = [
             self._draw.task_layer("adapter").adapters["ffn_output"] for _ in range(NUM_TASKS)
         ]
+        tiles = self._tiles(tile_rows)
         pool = adapter_pool(adapters, torch.zeros(BERT_BASE.hidden, device="cuda", dtype=DTYPE))
         return Operator(
-            "bottleneck",
+            f"bottleneck, tiles of {tile_rows}",
             self._draw.normal(self._rows, BERT_BASE.hidden, scale=1.0),
-            lambda h: add_bottleneck_(h, pool, self._dense_tiles),
+            lambda h: add_bottleneck_(h, pool, tiles),
             lambda h: gpu_ops.bottleneck.add_bottleneck_(h, self._spans, adapters),
         )
 
@@ -268,21 +268,21 @@ class OperatorBatch:
             lambda y: gpu_ops.sparse_delta.add_sparse_delta_(y, x, self._spans, deltas, values),
         )
 
-    def _masked_product(self) -> Operator:
+    def _masked_product(self, tile_rows: int) -> Operator:
         out, width = BERT_BASE.sizes("ffn_input")
         x = self._draw.normal(self._rows, width, scale=1.0)
         weight = self._draw.normal(out, width)
         is_kept = [torch.rand(out, width, device="cuda") > 0.05 for _ in range(NUM_TASKS)]
-        kept = torch.stack([pack_mask(mask) for mask in is_kept])
+        kept, tiles = torch.stack([pack_mask(mask) for mask in is_kept]), self._tiles(tile_rows)
 
         def loop(y: torch.Tensor) -> None:
             for (start, end), mask in zip(self._spans, is_kept, strict=True):
                 torch.mm(x[start:end], (weight * mask).t(), out=y[start:end])
 
         return Operator(
-            "masked_product",
+            f"masked_product, tiles of {tile_rows}",
             self._draw.normal(self._rows, out),
-            lambda y: masked_product_(y, x, weight, kept, self._dense_tiles),
+            lambda y: masked_product_(y, x, weight, kept, tiles),
             loop,
         )
 
@@ -378,7 +378,7 @@ def encoder_rows(repeats: int) -> Iterator[dict[str, Any]]:
     draw = Draw(BERT_BASE, "cuda", DTYPE)
     backbone = [draw.layer() for _ in range(BERT_BASE.num_layers)]
     for mix, kinds in MIXES.items():
-        for rows in ROWS_PER_TASK if mix != "lora" else ROWS_PER_TASK[:1]:
+        for rows in ROWS_PER_TASK if kinds == MIX else ROWS_PER_TASK[:2]:
             tasks = draw_tasks(draw, kinds, rows * ROW_LEN)
             yield from _encoder_row(mix, EncoderRun(backbone, tasks, rows), rows, repeats)
             del tasks
@@ -395,9 +395,12 @@ def _encoder_row(mix: str, run: EncoderRun, rows: int, repeats: int) -> Iterator
     loop = LoopOps(run.backbone, run.tasks)
     for form in forms:
         grouped = GroupedOps(run.backbone, run.tasks, num_tokens, mask_as=form)
+        side_by_side = GroupedOps(run.backbone, run.tasks, num_tokens, mask_as=form, num_streams=2)
         distance = compared(mix, run.run(grouped), expected)
+        compared(f"{mix}, two streams", run.run(side_by_side), expected)
         ways: dict[str, Way] = {
             "grouped": captured(partial(run.run, grouped)),
+            "two streams": captured(partial(run.run, side_by_side)),
             "bare": captured(partial(run.run, bare)),
             "merged": seqs,
         }
@@ -405,7 +408,7 @@ def _encoder_row(mix: str, run: EncoderRun, rows: int, repeats: int) -> Iterator
             compared(f"{mix}, loop", run.run(loop), expected)
             ways["loop"] = partial(run.run, loop)
         times_ms = medians_ms(ways, repeats)
-        ours_ms = times_ms["grouped"]
+        ours_ms = min(times_ms["grouped"], times_ms["two streams"])
         task_bytes = sum(of.num_bytes() for task in run.tasks for of in task.layers) / NUM_TASKS
         yield {
             "part": "encoder",
@@ -414,7 +417,9 @@ def _encoder_row(mix: str, run: EncoderRun, rows: int, repeats: int) -> Iterator
             "tasks": NUM_TASKS,
             "rows_per_task": rows,
             "row_len": ROW_LEN,
-            "grouped_ms": round(ours_ms, 3),
+            "grouped_ms": round(times_ms["grouped"], 3),
+            "two_streams_ms": round(times_ms["two streams"], 3),
+            "merged_ms": round(times_ms["merged"], 3),
             "tokens_per_s": round(num_tokens / ours_ms * 1000),
             "over_merged_captured": round(times_ms["merged"] / ours_ms, 2),
             "over_loop_not_captured": (

@@ -5,7 +5,8 @@ What `bench_gpu.py` compares. Weights are random; every way computes the same fu
 the tasks' operators are those of `workers/encoder.py`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Literal, NamedTuple, Protocol
@@ -43,7 +44,9 @@ DENSITY: Mapping[str, float] = {"diff": 0.005, "mask": 0.05}
 """Share of the weights that a task changes, or drops (PetS, section 6.1)."""
 EPS = 1e-12
 MANY_ROWS = 32
-"""Rows of a task from which on large tiles are used."""
+"""Rows of a task from which on large tiles are used for masks, which have many outputs."""
+VERY_MANY_ROWS = 256
+"""And for low ranks and adapters, which have few: small tiles make more blocks of them."""
 FEW_ROWS = 4
 """Rows of a task up to which low-rank products go by rows."""
 
@@ -354,7 +357,11 @@ class Place:
 
 
 class GroupedOps:
-    """The shared product for all rows, then one launch of each operator for all tasks."""
+    """The shared product for all rows, then one launch of each operator for all tasks.
+
+    On two streams, sparse operators and masks, which wait for memory, run beside low ranks and
+    adapters, which multiply: PetS's rule (section 5.3) of dealing operators out by intensity.
+    """
 
     def __init__(
         self,
@@ -362,8 +369,10 @@ class GroupedOps:
         tasks: Sequence[Task],
         num_tokens: int,
         mask_as: Literal["bits", "sparse"] = "sparse",
+        num_streams: Literal[1, 2] = 1,
     ) -> None:
         self._backbone = backbone
+        self._side = torch.cuda.Stream() if num_streams == 2 else None
         self._device = backbone[0].weights["qkv"].device
         self._num_tokens = num_tokens
         self._rows = max((task.tokens.num_rows for task in tasks), default=1)
@@ -379,7 +388,7 @@ class GroupedOps:
                 if task.kind == "diff" or (task.kind == "mask" and not has_bits)
             ],
         }
-        tile_rows = 64 if self._rows >= MANY_ROWS else 16
+        tile_rows = 64 if self._rows >= VERY_MANY_ROWS else 16
         self._row_slots = self._slots(by_use["bias"])
         self._low_rank_groups = (
             self._slots(by_use["low_rank"])
@@ -387,7 +396,7 @@ class GroupedOps:
             else self._tiles(by_use["low_rank"], tile_rows)
         )
         self._adapter_tiles = self._tiles(by_use["adapter"], tile_rows)
-        self._mask_tiles = self._tiles(by_use["mask"], tile_rows)
+        self._mask_tiles = self._tiles(by_use["mask"], 64 if self._rows >= MANY_ROWS else 16)
         self._sparse_tiles = self._tiles(by_use["sparse"], DELTA_ROWS)
         self._all_masked = len(by_use["mask"]) == len(tasks) > 0
         self._places = [
@@ -400,14 +409,17 @@ class GroupedOps:
         place, shared = self._places[layer][product], self._backbone[layer]
         weight = shared.weights[product]
         y = x.new_empty(len(x), len(weight)) if self._all_masked else F.linear(x, weight)
-        if place.kept is not None:
-            masked_product_(y, x, weight, place.kept, self._mask_tiles)
+        with self._beside_dense_ops():
+            if place.kept is not None:
+                masked_product_(y, x, weight, place.kept, self._mask_tiles)
+            if place.sparse is not None:
+                add_sparse_delta_(y, x, weight, place.sparse, self._sparse_tiles)
         if place.low_rank is not None:
             add_low_rank_(y, x, place.low_rank, self._low_rank_groups)
-        if place.sparse is not None:
-            add_sparse_delta_(y, x, weight, place.sparse, self._sparse_tiles)
         if place.adapters is not None:
             add_bottleneck_(y, place.adapters, self._adapter_tiles)
+        if self._side is not None:
+            torch.cuda.current_stream().wait_stream(self._side)
         if product not in NORMED:
             biases = RowVectors(place.biases, self._row_slots)
             bias_gelu_(y, shared.biases[product], biases, gelu=product == "ffn_input")
@@ -422,6 +434,16 @@ class GroupedOps:
         assert place.shared_norm is not None
         pool = NormPool(place.shared_norm, place.norms, self._row_slots)
         return add_layer_norm(x, residual, pool, EPS)
+
+    @contextmanager
+    def _beside_dense_ops(self) -> Iterator[None]:
+        """Run what is inside on the other stream: kinds differ in their rows and do not meet."""
+        if self._side is None:
+            yield
+            return
+        self._side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._side):
+            yield
 
     def _segments(self, tasks: Sequence[Task]) -> list[Segment]:
         return [Segment(task.tokens, slot) for slot, task in enumerate(tasks)]

@@ -111,6 +111,8 @@ def add_sparse_delta_(
         _reference_(y, x, weight, pool, tiles)
         return
     require_packs(x)
+    if num_in % DELTA_ROWS:
+        raise ValueError(f"expected inputs in whole groups of {DELTA_ROWS}, got {num_in}")
     launch(
         found,
         FILE,

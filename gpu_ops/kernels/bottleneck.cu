@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     tile_product<T, ROWS>(
         h + static_cast<long long>(tile.first_row) * hidden, hidden, tile.num_rows, blockIdx.y * TILE_COLUMNS,
         bottleneck, hidden,
-        [&](int column, int k) { return load_pack(weights + static_cast<long long>(column) * hidden + k); },
+        PlainWeight<T>{weights, hidden},
         [&](int row, int column, const float* sums) {
             const Pack<T> added = load_pack(bias + column);
             Pack<T> pack;
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     tile_product<T, ROWS>(
         inner + static_cast<long long>(tile.first_row) * bottleneck, bottleneck, tile.num_rows,
         blockIdx.y * TILE_COLUMNS, hidden, bottleneck,
-        [&](int column, int k) { return load_pack(weights + static_cast<long long>(column) * bottleneck + k); },
+        PlainWeight<T>{weights, bottleneck},
         [&](int row, int column, const float* sums) {
             T* place = h + static_cast<long long>(tile.first_row + row) * hidden + column;
             const Pack<T> added = load_pack(bias + column);

@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     const T* weights = down + static_cast<long long>(tile.slot) * ranks * num_in;
     tile_product<T, ROWS>(
         x + static_cast<long long>(tile.first_row) * num_in, num_in, tile.num_rows, blockIdx.y * TILE_COLUMNS, ranks,
-        num_in, [&](int column, int k) { return load_pack(weights + static_cast<long long>(column) * num_in + k); },
+        num_in, PlainWeight<T>{weights, num_in},
         [&](int row, int column, const float* sums) {
             Pack<T> pack;
             for (int i = 0; i < Pack<T>::SIZE; i++) pack.values[i] = from_float<T>(sums[i]);
@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     T* y_tile = y + static_cast<long long>(tile.first_row) * num_out + block * outputs;
     tile_product<T, ROWS>(
         ranks, blocks * rank, tile.num_rows, blockIdx.y * TILE_COLUMNS, outputs, rank,
-        [&](int column, int k) { return load_pack(weights + column * rank + k); },
+        PlainWeight<T>{weights, rank},
         [&](int row, int column, const float* sums) {
             T* place = y_tile + static_cast<long long>(row) * num_out + column;
             Pack<T> pack = load_pack(place);

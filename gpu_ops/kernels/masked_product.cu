@@ -1,11 +1,34 @@
 // MaskBERT for many tasks at once: the shared weight, with each task's dropped weights left out.
 #include "tile_product.cuh"
 
+// A pack of the weight and the byte of bits that covers it, of which a pack of floats has half.
+template <typename T>
+struct MaskedWeight {
+    struct Raw {
+        Pack<T> pack;
+        unsigned bits;
+    };
+    const T* weight;            // [columns, depth]
+    const unsigned char* kept;  // [columns, depth / 8]
+    int depth;
+
+    static __device__ Raw none() { return Raw{zero_pack<T>(), 0u}; }
+    __device__ Raw load(int column, int k) const {
+        const unsigned byte = kept[static_cast<long long>(column) * (depth / 8) + k / 8];
+        return Raw{load_pack(weight + static_cast<long long>(column) * depth + k), byte >> k % 8};
+    }
+    static __device__ Pack<T> finish(const Raw& raw) {
+        Pack<T> pack = raw.pack;
+        for (int i = 0; i < Pack<T>::SIZE; i++)
+            if (!(raw.bits >> i & 1)) pack.values[i] = from_float<T>(0.0f);
+        return pack;
+    }
+};
+
 // Semantics: y[r] = (weight * kept[s]) @ x[r], s the slot of r's tile. Rows in no tile are not
 // written. Bit k % 8 of kept[s, o, k / 8] tells whether weight[o, k] is kept.
 //
-// A thread loads a pack of the weight, which all tasks share and the L2 cache holds, and the bits
-// for it. Grid: (tiles, ceil(num_out / TILE_COLUMNS)).
+// The weight is shared by all tasks, so the L2 cache holds it. Grid: (tiles, ceil(num_out / TILE_COLUMNS)).
 template <typename T, int ROWS>
 __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     masked_product(T* y,                       // [rows, num_out]
@@ -20,13 +43,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     tile_product<T, ROWS>(
         x + static_cast<long long>(tile.first_row) * num_in, num_in, tile.num_rows, blockIdx.y * TILE_COLUMNS,
         num_out, num_in,
-        [&](int column, int k) {
-            const unsigned byte = bits[static_cast<long long>(column) * (num_in / 8) + k / 8] >> k % 8;
-            Pack<T> pack = load_pack(weight + static_cast<long long>(column) * num_in + k);
-            for (int i = 0; i < Pack<T>::SIZE; i++)
-                if (!(byte >> i & 1)) pack.values[i] = from_float<T>(0.0f);
-            return pack;
-        },
+        MaskedWeight<T>{weight, bits, num_in},
         [&](int row, int column, const float* sums) {
             Pack<T> pack;
             for (int i = 0; i < Pack<T>::SIZE; i++) pack.values[i] = from_float<T>(sums[i]);

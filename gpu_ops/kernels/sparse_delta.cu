@@ -4,6 +4,10 @@
 
 constexpr int DELTA_ROWS = 8;  // of a tile: 16 bytes of two-byte elements, read at once
 
+// Where a column lies in shared memory: among its eight, turned by which eight they are. So threads
+// that store the same one of their eight columns do it to different banks.
+__device__ inline int place_of(int column) { return column ^ (column >> 3 & 7); }
+
 // Semantics: y[r, o] += sum over the changes (o, c, v) of slot s of v * x[r, c], s the slot of r's
 // tile; where the slot's weights are dropped, v is -weight[o, c].
 //
@@ -30,11 +34,23 @@ __global__ void sparse_delta(T* y,                           // [rows, num_out]
     const Tile tile = read_tile(tiles, blockIdx.x);
     if (tile.slot < 0) return;
     const T* x_tile = x + static_cast<long long>(tile.first_row) * num_in;
-    for (int i = threadIdx.x; i < num_in / Pack<T>::SIZE * DELTA_ROWS; i += blockDim.x) {
-        const int row = i % DELTA_ROWS, column = i / DELTA_ROWS * Pack<T>::SIZE;
-        const Pack<T> pack =
-            row < tile.num_rows ? load_pack(x_tile + static_cast<long long>(row) * num_in + column) : zero_pack<T>();
-        for (int j = 0; j < Pack<T>::SIZE; j++) x_columns[(column + j) * DELTA_ROWS + row] = pack.values[j];
+    // A thread turns a pack of each row into columns; `place_of` keeps their stores off one bank.
+    for (int i = threadIdx.x; i < num_in / Pack<T>::SIZE; i += blockDim.x) {
+        const int column = i * Pack<T>::SIZE;
+        Pack<T> packs[DELTA_ROWS];
+#pragma unroll
+        for (int row = 0; row < DELTA_ROWS; row++)
+            packs[row] = row < tile.num_rows ? load_pack(x_tile + static_cast<long long>(row) * num_in + column)
+                                             : zero_pack<T>();
+#pragma unroll
+        for (int j = 0; j < Pack<T>::SIZE; j++)
+#pragma unroll
+            for (int row = 0; row < DELTA_ROWS; row += Pack<T>::SIZE) {
+                Pack<T> pack;
+#pragma unroll
+                for (int e = 0; e < Pack<T>::SIZE; e++) pack.values[e] = packs[row + e].values[j];
+                store_pack(x_columns + place_of(column + j) * DELTA_ROWS + row, pack);
+            }
     }
     __syncthreads();
 
@@ -47,12 +63,13 @@ __global__ void sparse_delta(T* y,                           // [rows, num_out]
     for (int output = first_output + threadIdx.x; output < end_output; output += blockDim.x) {
         const T* weights = weight + static_cast<long long>(output) * num_in;
         float sums[DELTA_ROWS] = {};
+#pragma unroll 4
         for (int change = offsets[output]; change < offsets[output + 1]; change++) {
             const int column = own_columns[change];
             const float value = is_dropped ? -to_float(weights[column]) : to_float(own_values[change]);
 #pragma unroll
             for (int row = 0; row < DELTA_ROWS; row += Pack<T>::SIZE) {
-                const Pack<T> pack = load_pack(x_columns + column * DELTA_ROWS + row);
+                const Pack<T> pack = load_pack(x_columns + place_of(column) * DELTA_ROWS + row);
 #pragma unroll
                 for (int i = 0; i < Pack<T>::SIZE; i++) sums[row + i] += value * to_float(pack.values[i]);
             }

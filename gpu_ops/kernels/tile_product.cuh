@@ -4,7 +4,10 @@
 //        +----------+              +-----------+            +-----------+
 //   ROWS | x        |     COLUMNS  | weight    |   =>  ROWS | sums      |   => take(row, column, ...)
 //        +----------+              |           |            +-----------+
-//          by chunks of CHUNK      +-----------+               in fp32
+//            by chunks             +-----------+               in fp32
+//
+// While a chunk is multiplied, the next one is on its way into registers: a block has few chunks
+// and waits for memory more than for anything else.
 #pragma once
 #include "element.cuh"
 #include "tile.cuh"
@@ -12,7 +15,7 @@
 
 constexpr int TILE_COLUMNS = 64;
 constexpr int TILE_THREADS = 128;
-constexpr int TILE_BLOCKS = 4;  // at once on a multiprocessor, at least: so up to 128 registers a thread
+constexpr int TILE_BLOCKS = 3;  // at once on a multiprocessor, at least: so up to 168 registers a thread
 
 // Multiplies by FMAs, of any type. A thread has every 8th row and every 16th column.
 template <typename T, int ROWS, int STRIDE>
@@ -26,6 +29,7 @@ struct PlainSums {
 
     __device__ void add(const T (*x)[STRIDE], const T (*weight)[STRIDE], int chunk) {
         const int row0 = threadIdx.x / 16, column0 = threadIdx.x % 16;
+#pragma unroll 1  // or it takes more registers than there are
         for (int k = 0; k < chunk; k += Pack<T>::SIZE) {
             Pack<T> right[TILE_COLUMNS / 16];
 #pragma unroll
@@ -49,34 +53,43 @@ struct PlainSums {
     }
 };
 
-// Multiplies by tensor cores. A warp has all rows of 16 columns.
+// Multiplies by tensor cores. A warp has a square of fragments.
 template <typename T, int ROWS, int STRIDE>
 struct TensorCoreSums {
-    nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, 16, float> sums[ROWS / 16];
+    static constexpr int SIDE = ROWS == 64 ? 2 : 1;
+    static constexpr int WARPS_ACROSS = TILE_COLUMNS / (16 * SIDE);
+    nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, 16, float> sums[SIDE][SIDE];
+
+    static __device__ int first_row() { return threadIdx.x / 32 / WARPS_ACROSS * 16 * SIDE; }
+    static __device__ int first_column() { return threadIdx.x / 32 % WARPS_ACROSS * 16 * SIDE; }
 
     __device__ void clear() {
-        for (auto& sum : sums) nvcuda::wmma::fill_fragment(sum, 0.0f);
+        for (auto& row : sums)
+            for (auto& sum : row) nvcuda::wmma::fill_fragment(sum, 0.0f);
     }
 
     __device__ void add(const T (*x)[STRIDE], const T (*weight)[STRIDE], int chunk) {
-        const int column0 = threadIdx.x / 32 * 16;
+#pragma unroll 2
         for (int k = 0; k < chunk; k += 16) {
-            nvcuda::wmma::fragment<nvcuda::wmma::matrix_b, 16, 16, 16, T, nvcuda::wmma::col_major> right;
-            nvcuda::wmma::load_matrix_sync(right, &weight[column0][k], STRIDE);
+            nvcuda::wmma::fragment<nvcuda::wmma::matrix_b, 16, 16, 16, T, nvcuda::wmma::col_major> right[SIDE];
 #pragma unroll
-            for (int i = 0; i < ROWS / 16; i++) {
+            for (int j = 0; j < SIDE; j++)
+                nvcuda::wmma::load_matrix_sync(right[j], &weight[first_column() + 16 * j][k], STRIDE);
+#pragma unroll
+            for (int i = 0; i < SIDE; i++) {
                 nvcuda::wmma::fragment<nvcuda::wmma::matrix_a, 16, 16, 16, T, nvcuda::wmma::row_major> left;
-                nvcuda::wmma::load_matrix_sync(left, &x[16 * i][k], STRIDE);
-                nvcuda::wmma::mma_sync(sums[i], left, right, sums[i]);
+                nvcuda::wmma::load_matrix_sync(left, &x[first_row() + 16 * i][k], STRIDE);
+#pragma unroll
+                for (int j = 0; j < SIDE; j++) nvcuda::wmma::mma_sync(sums[i][j], left, right[j], sums[i][j]);
             }
         }
     }
 
     __device__ void store(float (*out)[TILE_COLUMNS + 4]) {
-        const int column0 = threadIdx.x / 32 * 16;
-        for (int i = 0; i < ROWS / 16; i++)
-            nvcuda::wmma::store_matrix_sync(&out[16 * i][column0], sums[i], TILE_COLUMNS + 4,
-                                            nvcuda::wmma::mem_row_major);
+        for (int i = 0; i < SIDE; i++)
+            for (int j = 0; j < SIDE; j++)
+                nvcuda::wmma::store_matrix_sync(&out[first_row() + 16 * i][first_column() + 16 * j], sums[i][j],
+                                                TILE_COLUMNS + 4, nvcuda::wmma::mem_row_major);
     }
 };
 
@@ -90,41 +103,83 @@ struct SumsOf<float, ROWS, STRIDE> {
     using type = PlainSums<float, ROWS, STRIDE>;
 };
 
-// Semantics: sums[r, c] = sum over k < depth of x[r, k] * weight(c, k), for r < num_rows and the
+// Where a tile's weight comes from: what `load` returns is held in registers until `finish`.
+template <typename T>
+struct PlainWeight {
+    using Raw = Pack<T>;
+    const T* weight;  // [columns, depth]
+    int depth;
+
+    static __device__ Raw none() { return zero_pack<T>(); }
+    __device__ Raw load(int column, int k) const {
+        return load_pack(weight + static_cast<long long>(column) * depth + k);
+    }
+    static __device__ Pack<T> finish(const Raw& raw) { return raw; }
+};
+
+// Semantics: sums[r, c] = sum over k < depth of x[r, k] * weight[c, k], for r < num_rows and the
 // columns c of this block; then take(r, c, values) for each pack of columns below `columns`.
 //
 //   x            the tile's first row; rows lie `x_stride` elements apart
 //   depth        a multiple of a pack, as are x_stride and columns
-//   load_weight  (column, k) -> Pack<T> of weight[column, k ...]
+//   weight       PlainWeight, or one like it
 //   take         (row, column, const float* of a pack's sums)
 //
 // All TILE_THREADS threads of the block must call it.
-template <typename T, int ROWS, typename LoadWeight, typename Take>
+template <typename T, int ROWS, typename Weight, typename Take>
 __device__ void tile_product(const T* x, int x_stride, int num_rows, int first_column, int columns, int depth,
-                             LoadWeight load_weight, Take take) {
+                             Weight weight, Take take) {
     constexpr int PACK = Pack<T>::SIZE;
-    constexpr int CHUNK = 8 * PACK;        // 128 bytes of a row
-    constexpr int STRIDE = CHUNK + PACK;   // 144 bytes: eight threads' packs fall into all 32 banks
-    __shared__ __align__(32) T x_chunk[ROWS][STRIDE];
-    __shared__ __align__(32) T weight_chunk[TILE_COLUMNS][STRIDE];
-    __shared__ __align__(32) float out[ROWS][TILE_COLUMNS + 4];
+    constexpr int CHUNK_PACKS = ROWS == 64 ? 8 : 16;    // of a row: what a thread can hold in registers
+    constexpr int CHUNK = CHUNK_PACKS * PACK;
+    constexpr int STRIDE = CHUNK + PACK;  // an odd number of packs: eight threads' fall into all banks
+    constexpr int X_PACKS = ROWS * CHUNK_PACKS / TILE_THREADS;
+    constexpr int WEIGHT_PACKS = TILE_COLUMNS * CHUNK_PACKS / TILE_THREADS;
+    constexpr int CHUNK_BYTES = (ROWS + TILE_COLUMNS) * STRIDE * sizeof(T);
+    constexpr int OUT_BYTES = ROWS * (TILE_COLUMNS + 4) * sizeof(float);
+    __shared__ __align__(32) unsigned char storage[CHUNK_BYTES > OUT_BYTES ? CHUNK_BYTES : OUT_BYTES];
+    const auto x_chunk = reinterpret_cast<T(*)[STRIDE]>(storage);
+    const auto weight_chunk = x_chunk + ROWS;
+    const auto out = reinterpret_cast<float(*)[TILE_COLUMNS + 4]>(storage);  // when the chunks are done
+
+    Pack<T> next_x[X_PACKS];
+    typename Weight::Raw next_weight[WEIGHT_PACKS];
+    const auto fetch = [&](int begin) {
+#pragma unroll
+        for (int i = 0; i < X_PACKS; i++) {
+            const int place = i * TILE_THREADS + threadIdx.x;
+            const int row = place / CHUNK_PACKS, k = begin + place % CHUNK_PACKS * PACK;
+            const bool is_inside = row < num_rows && k < depth;
+            next_x[i] = is_inside ? load_pack(x + static_cast<long long>(row) * x_stride + k) : zero_pack<T>();
+        }
+#pragma unroll
+        for (int i = 0; i < WEIGHT_PACKS; i++) {
+            const int place = i * TILE_THREADS + threadIdx.x;
+            const int column = first_column + place / CHUNK_PACKS, k = begin + place % CHUNK_PACKS * PACK;
+            const bool is_inside = column < columns && k < depth;
+            next_weight[i] = is_inside ? weight.load(column, k) : Weight::none();
+        }
+    };
+
     typename SumsOf<T, ROWS, STRIDE>::type sums;
     sums.clear();
+    fetch(0);
     for (int begin = 0; begin < depth; begin += CHUNK) {
-        for (int i = threadIdx.x; i < ROWS * 8; i += TILE_THREADS) {
-            const int row = i / 8, k = begin + i % 8 * PACK;
-            const bool is_inside = row < num_rows && k < depth;
-            store_pack(&x_chunk[row][k - begin],
-                       is_inside ? load_pack(x + static_cast<long long>(row) * x_stride + k) : zero_pack<T>());
+#pragma unroll
+        for (int i = 0; i < X_PACKS; i++) {
+            const int place = i * TILE_THREADS + threadIdx.x;
+            store_pack(&x_chunk[place / CHUNK_PACKS][place % CHUNK_PACKS * PACK], next_x[i]);
         }
-        for (int i = threadIdx.x; i < TILE_COLUMNS * 8; i += TILE_THREADS) {
-            const int column = i / 8, k = begin + i % 8 * PACK;
-            const bool is_inside = first_column + column < columns && k < depth;
-            store_pack(&weight_chunk[column][k - begin],
-                       is_inside ? load_weight(first_column + column, k) : zero_pack<T>());
+#pragma unroll
+        for (int i = 0; i < WEIGHT_PACKS; i++) {
+            const int place = i * TILE_THREADS + threadIdx.x;
+            store_pack(&weight_chunk[place / CHUNK_PACKS][place % CHUNK_PACKS * PACK],
+                       Weight::finish(next_weight[i]));
         }
         __syncthreads();
-        sums.add(x_chunk, weight_chunk, CHUNK);
+        if (begin + CHUNK < depth) fetch(begin + CHUNK);
+        const int left = depth - begin;
+        sums.add(x_chunk, weight_chunk, left < CHUNK ? left : CHUNK);  // behind `left` there are zeros
         __syncthreads();
     }
     sums.store(out);
