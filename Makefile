@@ -6,11 +6,11 @@ STAMP := $(VENV)/.installed
 LOCK := requirements.lock
 ROWS := .petstream/rows
 
-.PHONY: help setup demo test check bench lock tasks clean
+.PHONY: help setup demo test check bench bench-gpu lock tasks clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: $(STAMP)  ## the virtual environment, from the hashed lock
 
@@ -37,8 +37,13 @@ check: $(STAMP)  ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## every benchmark, one JSON document each
-	@for script in benchmarks/bench_*.py; do $(BIN)/python $$script --json || exit 1; done
+bench: $(STAMP)  ## every benchmark that needs no GPU, one JSON document each
+	@for script in $(filter-out benchmarks/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$script --json || exit 1; done
+
+bench-gpu: $(STAMP) ## the kernels' tests and their benchmark, on a CUDA device
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r deploy/gpu.lock
+	REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/gpu_ops
+	$(BIN)/python benchmarks/bench_gpu.py --json
 
 tasks: $(STAMP)  ## train and calibrate the demo tasks again: make tasks PETSTREAM_DATA=/path/to/data (an hour)
 	$(BIN)/petstream models fetch minilm-l3 minilm-l6
