@@ -372,7 +372,9 @@ class GroupedOps:
         num_streams: Literal[1, 2] = 1,
     ) -> None:
         self._backbone = backbone
-        self._side = torch.cuda.Stream() if num_streams == 2 else None
+        self._side: torch.cuda.Stream | None = None
+        if num_streams == 2:
+            self._side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._device = backbone[0].weights["qkv"].device
         self._num_tokens = num_tokens
         self._rows = max((task.tokens.num_rows for task in tasks), default=1)

@@ -8,6 +8,7 @@ import ctypes
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -117,6 +118,13 @@ def _cell(argument: Argument, code: str, position: int) -> Any:  # noqa: ANN401 
         given = type(argument).__name__
         raise KernelError(f"argument {position} is {cell.__name__[2:]}, got {given} {argument}")
     return cell(argument if isinstance(argument, int) else argument.item())
+
+
+def what_is_missing() -> str | None:
+    """Return why nothing can be emulated here, or None."""
+    if shutil.which("g++") is None:
+        return "no g++"
+    return None if cuda_include_folders() else "no CUDA headers"
 
 
 def is_sanitized() -> bool:

@@ -13,7 +13,10 @@ from tests.gpu_ops.emulator.emulated_kernels import (
     EmulatedKernel,
     KernelError,
     compiled,
+    what_is_missing,
 )
+
+pytestmark = pytest.mark.skipif(what_is_missing() is not None, reason=str(what_is_missing()))
 
 ORDERS = (0, 1, 7)
 

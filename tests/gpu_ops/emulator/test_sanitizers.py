@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.gpu_ops.emulator.emulated_kernels import what_is_missing
+
+pytestmark = pytest.mark.skipif(what_is_missing() is not None, reason=str(what_is_missing()))
+
 ROOT = Path(__file__).parents[3]
 RUNTIMES = ("libasan.so", "libubsan.so")
 CHOSEN = "order7 and (7-136 or 33-520 or wide)"

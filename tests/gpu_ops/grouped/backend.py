@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import pytest
 import torch
 
 from gpu_ops.grouped.kernel_file import Kernels
@@ -23,9 +24,11 @@ class Backend(NamedTuple):
 
 
 def emulated_backend(order: int) -> Backend:
-    """On the CPU."""
-    from tests.gpu_ops.emulator.emulated_kernels import EmulatedKernels
+    """On the CPU; the test is skipped where nothing can be emulated."""
+    from tests.gpu_ops.emulator.emulated_kernels import EmulatedKernels, what_is_missing
 
+    if missing := what_is_missing():
+        pytest.skip(missing)
     return Backend("cpu", EmulatedKernels(order))
 
 
