@@ -69,8 +69,8 @@ class KafkaSettings(BaseModel):
             "max.poll.interval.ms": 60_000,
             "allow.auto.create.topics": False,
             "check.crcs": True,
-            # Where nothing comes, ten requests a second. A partition that was left out of a request,
-            # being full or new, is asked for in the next one, so at most so much later.
+            # Where nothing comes, ten requests a second. A partition that was left out of a
+            # request, being full or new, is asked for in the next, so at most so much later.
             "fetch.wait.max.ms": 100,
             "fetch.max.bytes": 16_777_216,
             "fetch.message.max.bytes": MAX_BATCH_BYTES,
