@@ -44,9 +44,7 @@ DENSITY: Mapping[str, float] = {"diff": 0.005, "mask": 0.05}
 """Share of the weights that a task changes, or drops (PetS, section 6.1)."""
 EPS = 1e-12
 MANY_ROWS = 32
-"""Rows of a task from which on large tiles are used for masks, which have many outputs."""
-VERY_MANY_ROWS = 256
-"""And for low ranks and adapters, which have few: small tiles make more blocks of them."""
+"""Tokens of a task from which on large tiles are used."""
 FEW_ROWS = 4
 """Rows of a task up to which low-rank products go by rows."""
 
@@ -390,7 +388,7 @@ class GroupedOps:
                 if task.kind == "diff" or (task.kind == "mask" and not has_bits)
             ],
         }
-        tile_rows = 64 if self._rows >= VERY_MANY_ROWS else 16
+        tile_rows = 64 if self._rows >= MANY_ROWS else 16
         self._row_slots = self._slots(by_use["bias"])
         self._low_rank_groups = (
             self._slots(by_use["low_rank"])
@@ -398,7 +396,7 @@ class GroupedOps:
             else self._tiles(by_use["low_rank"], tile_rows)
         )
         self._adapter_tiles = self._tiles(by_use["adapter"], tile_rows)
-        self._mask_tiles = self._tiles(by_use["mask"], 64 if self._rows >= MANY_ROWS else 16)
+        self._mask_tiles = self._tiles(by_use["mask"], tile_rows)
         self._sparse_tiles = self._tiles(by_use["sparse"], DELTA_ROWS)
         self._all_masked = len(by_use["mask"]) == len(tasks) > 0
         self._places = [
