@@ -107,9 +107,11 @@ def _locate(
     grid: NDArray[np.float64], values: NDArray[np.float64]
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
     """Return each value's grid cell, its share of the way through it, and its ratio beyond it."""
-    cell = np.clip(np.searchsorted(grid, values, side="right") - 1, 0, len(grid) - 2)
-    share = (values - grid[cell]) / (grid[cell + 1] - grid[cell])
-    return cell, np.clip(share, 0.0, 1.0), np.maximum(values / grid[-1], 1.0)
+    # Not by `np.clip`: on the few values that there are, it takes several times as long.
+    cell = np.maximum(np.minimum(grid.searchsorted(values, side="right"), len(grid) - 1) - 1, 0)
+    low = grid[cell]
+    share = np.minimum(np.maximum((values - low) / (grid[cell + 1] - low), 0.0), 1.0)
+    return cell, share, np.maximum(values / grid[-1], 1.0)
 
 
 @dataclass(frozen=True)

@@ -121,9 +121,11 @@ def predict_ms(
     batch_tokens = np.bincount(batch_of_row, weights=rows.num_tokens[order])
     costs_ms = cost_model.alpha.at(batch_rows, batch_tokens / batch_rows)
 
-    kinds = np.array(rows.pet_kinds)[calls % num_tasks]
-    for kind in dict.fromkeys(rows.pet_kinds):
-        of_kind = calls[kinds == kind]
+    kinds = list(dict.fromkeys(rows.pet_kinds))
+    kind_of_task = np.array([kinds.index(kind) for kind in rows.pet_kinds])
+    kind_of_call = kind_of_task[calls % num_tasks]
+    for number, kind in enumerate(kinds):
+        of_kind = calls[kind_of_call == number]
         call_ms = cost_model.beta_of(kind).at(
             call_rows[of_kind], call_tokens[of_kind] / call_rows[of_kind]
         )
