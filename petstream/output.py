@@ -55,8 +55,9 @@ def warn(message: str) -> None:
 
 
 def print_json(document: Any) -> None:  # noqa: ANN401 - whatever json can print
-    """Print one JSON document on standard output."""
+    """Print one JSON document on standard output, at once: its reader may be a pipe that waits."""
     sys.stdout.write(json_text(document) + "\n")
+    sys.stdout.flush()
 
 
 def json_text(document: Any) -> str:  # noqa: ANN401 - whatever json can print

@@ -1,11 +1,15 @@
 """Fixtures of all tests: one real broker per test run, and a namespace per test."""
 
+import os
 import secrets
 from collections.abc import Iterator
 
 import pytest
 
 from transport.embedded_broker import EmbeddedBroker
+
+# It would hide that a command keeps what it prints in its buffer, as users' pipes see it.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 
 @pytest.fixture(scope="session")
