@@ -5,7 +5,7 @@ value is the shared weight's: PetS, section 4, stores four bytes to each of both
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,8 +26,7 @@ DROPPED = -1
 """In place of where a slot's values begin, if it has none."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SparsePool:
+class SparsePool(NamedTuple):
     """The changes of one weight [out, in], each slot's behind the last one's."""
 
     columns: torch.Tensor

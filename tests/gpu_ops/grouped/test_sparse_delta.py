@@ -24,14 +24,29 @@ def deltas(num_in: int, density: float) -> list[SparseWeights]:
     return found
 
 
-def pool_on(backend: Backend, pool: SparsePool) -> SparsePool:
-    return SparsePool(
-        columns=backend.put(pool.columns),
-        values=backend.put(pool.values),
-        row_offsets=backend.put(pool.row_offsets),
-        first_column=backend.put(pool.first_column),
-        first_value=backend.put(pool.first_value),
+def assert_kernel_is_reference(
+    backend: Backend,
+    y: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    pool: SparsePool,
+    entries: torch.Tensor,
+) -> None:
+    """Add the sparse product by the reference and on the backend, and compare."""
+    expected = y.clone()
+    add_sparse_delta_(expected, x, weight, pool, TileTable(entries, DELTA_ROWS))
+
+    found = backend.put(y)
+    add_sparse_delta_(
+        found,
+        backend.put(x),
+        backend.put(weight),
+        SparsePool(*map(backend.put, pool)),
+        TileTable(backend.put(entries), DELTA_ROWS),
+        backend.kernels,
     )
+
+    assert_same(found, expected)
 
 
 @pytest.mark.parametrize(("num_rows", "width"), SHAPES)
@@ -46,20 +61,8 @@ def test_kernel_is_its_reference(
     pool = sparse_pool(deltas(width, 0.05), dtype)
     cut = [segment._replace(slot=slots.get(segment.slot, -1)) for segment in segments(num_rows)]
     entries = tile_entries(cut, DELTA_ROWS, capacity=9)
-    expected = y.clone()
-    add_sparse_delta_(expected, x, weight, pool, TileTable(entries, DELTA_ROWS))
 
-    found = backend.put(y)
-    add_sparse_delta_(
-        found,
-        backend.put(x),
-        backend.put(weight),
-        pool_on(backend, pool),
-        TileTable(backend.put(entries), DELTA_ROWS),
-        backend.kernels,
-    )
-
-    assert_same(found, expected)
+    assert_kernel_is_reference(backend, y, x, weight, pool, entries)
 
 
 def test_a_wide_input_fits_in_shared_memory(backend: Backend) -> None:
@@ -69,20 +72,8 @@ def test_a_wide_input_fits_in_shared_memory(backend: Backend) -> None:
     weight = normal(OUTPUTS, num_in, seed=2, dtype=torch.float32)
     pool = sparse_pool(deltas(num_in, 0.002), torch.float32)
     entries = tile_entries(segments(9), DELTA_ROWS, capacity=9)
-    expected = y.clone()
-    add_sparse_delta_(expected, x, weight, pool, TileTable(entries, DELTA_ROWS))
 
-    found = backend.put(y)
-    add_sparse_delta_(
-        found,
-        backend.put(x),
-        backend.put(weight),
-        pool_on(backend, pool),
-        TileTable(backend.put(entries), DELTA_ROWS),
-        backend.kernels,
-    )
-
-    assert_same(found, expected)
+    assert_kernel_is_reference(backend, y, x, weight, pool, entries)
 
 
 def test_reference_is_the_op_by_spans() -> None:
