@@ -110,12 +110,10 @@ def load_level(level: int, tasks: Sequence[DemoTask], models_dir: Path) -> BareL
     return BareLevel(level, engine, tokenizer, loaded)
 
 
-def bare_queries_per_s(
-    small: BareLevel, large: BareLevel, samples: Sequence[Sample]
-) -> tuple[float, float]:
-    """Return queries/s of both levels without Kafka, and the share that was escalated."""
+def bare_figures(small: BareLevel, large: BareLevel, samples: Sequence[Sample]) -> dict[str, float]:
+    """Run both levels without Kafka."""
     small_rows, large_rows = small.rows(samples), large.rows(samples)
-    started_s = time.perf_counter()
+    started_s, started_cpu_s = time.perf_counter(), time.process_time()
     logits = small.run(small_rows)
     onward = []
     for number, row in enumerate(small_rows):
@@ -125,8 +123,12 @@ def bare_queries_per_s(
             onward.append(number)
     if onward:
         large.run([large_rows[number] for number in onward])
-    took_s = time.perf_counter() - started_s
-    return len(samples) / took_s, len(onward) / len(samples)
+    took_s, took_cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s
+    return {
+        "bare_engine_qps": len(samples) / took_s,
+        "escalated_share": len(onward) / len(samples),
+        "bare_engine_cpu_ms_per_query": 1000 * took_cpu_s / len(samples),
+    }
 
 
 def processor_seconds() -> dict[str, float]:
@@ -192,21 +194,17 @@ def measure(settings: Settings, queries: int, rounds: int) -> dict[str, Any]:
     with serve_for_a_while(settings, [task.folder for task in tasks]) as (served, _):
         connection = Connection(kafka_settings(served), served.namespace)
         with Client(connection, max_in_flight=MAX_IN_FLIGHT) as client:
-            bare_queries_per_s(small, large, samples)
+            bare_figures(small, large, samples)
             kafka_queries_per_s(client, samples)
             for _ in range(rounds):
-                started_s = time.process_time()
-                bare, escalated = bare_queries_per_s(small, large, samples)
-                bare_s = time.process_time() - started_s
+                bare = bare_figures(small, large, samples)
                 before = processor_seconds()
                 through_kafka = kafka_queries_per_s(client, samples)
                 rows.append(
                     {
-                        "bare_engine_qps": bare,
+                        **bare,
                         "through_kafka_qps": through_kafka,
-                        "ratio": through_kafka / bare,
-                        "escalated_share": escalated,
-                        "bare_engine_cpu_ms_per_query": 1000 * bare_s / len(samples),
+                        "ratio": through_kafka / bare["bare_engine_qps"],
                         **processor_ms_per_query(before, len(samples)),
                     }
                 )
