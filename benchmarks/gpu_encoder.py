@@ -272,7 +272,7 @@ def _merged(shared: Layer, own: TaskLayer) -> Layer:
         weights[product] = patch_weight(weight, delta, torch.empty_like(weight))
     if own.low_rank is not None:
         weight = weights["qkv"].clone()
-        for first_rank, first_output, up in own.low_rank.ups:
+        for first_rank, first_output, up, _ in own.low_rank.ups:
             down = own.low_rank.down[first_rank : first_rank + up.shape[1]]
             weight[first_output : first_output + len(up)] += up @ down
         weights["qkv"] = weight

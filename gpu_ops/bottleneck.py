@@ -6,11 +6,11 @@ the published adapter: h + up(activation(down(h))) with h = XW + b.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch.nn import functional as F
 
+from gpu_ops.activations import ACTIVATIONS, Activation
 from gpu_ops.spans import Span
 from gpu_ops.task_products import PLAIN_PRODUCTS, TaskProducts
 
@@ -27,8 +27,7 @@ class BottleneckWeights:
     """Shape (hidden, bottleneck), likewise."""
     up_bias: torch.Tensor
     """Shape (hidden,)."""
-    activation: Literal["gelu", "relu"]
-    """`gelu` is the exact one, by the error function."""
+    activation: Activation
 
 
 def add_bottleneck_(
@@ -52,8 +51,5 @@ def add_bottleneck_(
         rows = h[start:end]
         linear = products.many_rows if end - start >= products.min_rows else F.linear
         inner = linear(rows, adapter.down_weight.to(h.dtype), adapter.down_bias)
-        if adapter.activation == "gelu":
-            torch.ops.aten.gelu_(inner)
-        else:
-            inner.relu_()
+        inner = ACTIVATIONS[adapter.activation](inner)
         rows.add_(linear(inner, adapter.up_weight.to(h.dtype), adapter.up_bias))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from gpu_ops.row_gate import GateWeights, row_gates
 from gpu_ops.spans import Span
 from gpu_ops.task_products import PLAIN_PRODUCTS, TaskProducts
 
@@ -19,6 +20,8 @@ class UpFactor(NamedTuple):
     """Where its rows begin among the outputs."""
     weight: torch.Tensor
     """Shape (outputs, rank), with LoRA's scale alpha / r multiplied in."""
+    gate: GateWeights | None = None
+    """Over the product's input; multiplies what is added (UniPELT)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,11 +39,12 @@ def add_low_rank_(
     spans: Sequence[Span],
     factors: Sequence[LowRankFactors],
     products: TaskProducts = PLAIN_PRODUCTS,
+    row_lens: Sequence[Sequence[int]] | None = None,
 ) -> None:
     """Add each task's low-rank product to the rows of that task.
 
-    Semantics: u = x[s] @ down^T; y[s, outputs] += u[:, ranks] @ up^T, for each span s and each of
-    its up factors.
+    Semantics: u = x[s] @ down^T; y[s, outputs] += gate(x[s]) * u[:, ranks] @ up^T, for each span s
+    and each of its up factors.
 
     Args:
         y: Shape (num_tokens, out), the shared product of `x`. Changed in place.
@@ -48,15 +52,19 @@ def add_low_rank_(
         spans: Disjoint.
         factors: One per span; ranks may differ.
         products: How to multiply.
+        row_lens: Tokens of each span's rows; needed where a factor is gated.
     """
-    for (start, end), task in zip(spans, factors, strict=True):
+    for number, ((start, end), task) in enumerate(zip(spans, factors, strict=True)):
         has_many_rows = end - start >= products.min_rows
         if has_many_rows:
             inner = products.many_rows(x[start:end], task.down, None)
         else:
             inner = x[start:end] @ task.down.t()
-        for first_rank, first_output, up in task.ups:
+        for first_rank, first_output, up, gate in task.ups:
             ranks = inner[:, first_rank : first_rank + up.shape[1]]
+            if gate is not None:
+                assert row_lens is not None
+                ranks = ranks * row_gates(x[start:end], row_lens[number], gate)
             outputs = y[start:end, first_output : first_output + up.shape[0]]
             if has_many_rows:
                 outputs.add_(products.many_rows(ranks, up, None))

@@ -5,16 +5,28 @@ from typing import NamedTuple
 
 import torch
 
+from gpu_ops.activations import ACTIVATIONS, Activation
 from gpu_ops.spans import Span
+
+
+class HiddenWeights(NamedTuple):
+    """The layer before a task's output layer: activation(v weight^T + bias)."""
+
+    weight: torch.Tensor
+    """Shape (features, hidden)."""
+    bias: torch.Tensor
+    """Shape (features,)."""
+    activation: Activation
 
 
 class HeadWeights(NamedTuple):
     """One task's output layer."""
 
     weight: torch.Tensor
-    """Shape (num_labels, hidden)."""
+    """Shape (num_labels, features); without a hidden layer, features are the hidden size."""
     bias: torch.Tensor
     """Shape (num_labels,)."""
+    hidden: HiddenWeights | None = None
 
 
 def ragged_head(
@@ -22,7 +34,8 @@ def ragged_head(
 ) -> list[torch.Tensor]:
     """Run each task's output layer on that task's vectors.
 
-    Semantics: vectors[s.start:s.end] @ weight^T + bias, for each span s and its head.
+    Semantics: f(vectors[s.start:s.end]) @ weight^T + bias, for each span s and its head, with f its
+    hidden layer where it has one.
 
     Args:
         vectors: Shape (num_vectors, hidden): pooled rows, or tokens of tagging tasks.
@@ -33,6 +46,12 @@ def ragged_head(
         One tensor per span, shape (rows of the span, num_labels of its task).
     """
     return [
-        torch.addmm(head.bias, vectors[start:end], head.weight.t())
+        torch.addmm(head.bias, _features(vectors[start:end], head.hidden), head.weight.t())
         for (start, end), head in zip(spans, heads, strict=True)
     ]
+
+
+def _features(vectors: torch.Tensor, hidden: HiddenWeights | None) -> torch.Tensor:
+    if hidden is None:
+        return vectors
+    return ACTIVATIONS[hidden.activation](torch.addmm(hidden.bias, vectors, hidden.weight.t()))

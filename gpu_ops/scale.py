@@ -13,8 +13,8 @@ def scale_(x: torch.Tensor, spans: Sequence[Span], scales: Sequence[torch.Tensor
     Semantics: x[s.start:s.end] *= scale, for each span s and its scale.
 
     Args:
-        x: Shape (num_tokens, features): a site's input or its output, bias included. Changed in
-            place.
+        x: Shape (num_tokens, features): a site's input or its output, shared bias included.
+            Changed in place.
         spans: Disjoint.
         scales: One per span, shape (features,).
     """

@@ -1,15 +1,34 @@
-"""Self-attention over packed rows of different lengths (BERT: Devlin et al. 2019, section 3)."""
+"""Self-attention over packed rows of different lengths (BERT: Devlin et al. 2019, section 3).
 
-from collections.abc import Sequence
+Rows of tasks with prefix tuning (Li and Liang 2021, section 4) see keys and values of their task.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
 
 
-def varlen_attention(qkv: torch.Tensor, num_heads: int, row_lens: Sequence[int]) -> torch.Tensor:
-    """Let each row attend to itself alone.
+class PrefixStates(NamedTuple):
+    """Keys and values that a row sees before its own."""
 
-    Semantics: for each row r and head a, softmax(q k^T / sqrt(head_dim)) v over r's tokens.
+    keys: torch.Tensor
+    """Shape (num_virtual, hidden), heads one after the other."""
+    values: torch.Tensor
+    """Shape (num_virtual, hidden)."""
+
+
+def varlen_attention(
+    qkv: torch.Tensor,
+    num_heads: int,
+    row_lens: Sequence[int],
+    prefixes: Mapping[int, PrefixStates] | None = None,
+) -> torch.Tensor:
+    """Let each row attend to itself, and to its prefix where it has one.
+
+    Semantics: for each row r and head a, softmax(q k^T / sqrt(head_dim)) v over r's tokens and
+    prefix.
 
     One call of torch's fused kernel per row, on views: packing several short rows into one call
     under a block mask was measured to gain nothing, and would let a NaN of one row into another.
@@ -19,6 +38,7 @@ def varlen_attention(qkv: torch.Tensor, num_heads: int, row_lens: Sequence[int])
             heads one after the other. Tokens past the last row are padding.
         num_heads: Heads that `hidden` divides into.
         row_lens: Tokens of each row, in order.
+        prefixes: By the row's number.
 
     Returns:
         Shape (num_tokens, hidden); zero for padding.
@@ -28,12 +48,19 @@ def varlen_attention(qkv: torch.Tensor, num_heads: int, row_lens: Sequence[int])
     heads = qkv.view(num_tokens, 3, num_heads, hidden // num_heads).permute(1, 2, 0, 3)
     lens = [*row_lens, num_padding] if num_padding else list(row_lens)
     query, key, value = (part.unsqueeze(0).split(lens, dim=2) for part in heads)
-    rows = [
-        F.scaled_dot_product_attention(query[i], key[i], value[i])
-        .transpose(1, 2)
-        .reshape(-1, hidden)
-        for i in range(len(row_lens))
-    ]
+    rows: list[torch.Tensor] = []
+    for i in range(len(row_lens)):
+        keys, values = key[i], value[i]
+        if prefixes and i in prefixes:
+            keys = torch.cat([_in_heads(prefixes[i].keys, num_heads), keys], dim=2)
+            values = torch.cat([_in_heads(prefixes[i].values, num_heads), values], dim=2)
+        attended = F.scaled_dot_product_attention(query[i], keys, values)
+        rows.append(attended.transpose(1, 2).reshape(-1, hidden))
     if num_padding:
         rows.append(qkv.new_zeros(num_padding, hidden))
     return torch.cat(rows)
+
+
+def _in_heads(states: torch.Tensor, num_heads: int) -> torch.Tensor:
+    """Return shape (1, num_heads, num_virtual, head_dim)."""
+    return states.view(1, len(states), num_heads, -1).transpose(1, 2)
