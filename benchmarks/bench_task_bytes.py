@@ -96,6 +96,7 @@ def empty_backbone(shape: BackboneShape) -> Backbone:
         embeddings=EmbeddingWeights(torch.empty(0), torch.empty(0), norm),
         products=products,
         norms={(layer, site): norm for layer in range(shape.num_layers) for site in NORM_SITES},
+        pooler=None,
     )
 
 

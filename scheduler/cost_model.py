@@ -17,6 +17,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 PET_KINDS = ("adapter", "bitfit", "diff", "ia3", "lora", "mask")
+"""The kinds that are measured."""
+
+COSTED_LIKE: Mapping[str, str] = {
+    "adalora": "lora",
+    "compacter": "adapter",
+    "dora": "lora",
+    "layer_norm": "bitfit",
+    "prefix": "lora",
+}
+"""Kinds that run the operators of a measured one. Any other costs as much as the costliest."""
 
 # Milliseconds. Only ratios matter for planning: one launch of the backbone is worth about 40
 # tokens of it, and one PET call costs less than a launch.
@@ -123,8 +133,8 @@ class CostModel:
     """By PET kind; at least one."""
 
     def beta_of(self, pet_kind: str) -> CostTable:
-        """Return the table of a kind; of one that was not measured, the costliest there is."""
-        table = self.beta.get(pet_kind)
+        """Return the table of a kind, or of one like it, or else the costliest there is."""
+        table = self.beta.get(COSTED_LIKE.get(pet_kind, pet_kind))
         if table is None:
             table = max(self.beta.values(), key=lambda known: float(known.cost_ms.sum()))
         return table

@@ -12,20 +12,23 @@ from pathlib import Path
 from tasks.backbone_shape import BackboneShape
 from tasks.description import (
     MAX_DESCRIPTION_BYTES,
+    HeadLayout,
     LevelDescription,
     TaskDescription,
     digest_of,
     parse_description,
 )
 from tasks.errors import BackboneMismatch, BackboneUnknown, ChecksumMismatch, TooManyTokens
-from tasks.pets.pet import TensorSpec, to_float32
+from tasks.pets.pet import Tensors, TensorSpec, to_float32
 from tasks.safe_folder import SafeFolder
-from tasks.site_ops import PetWeights
+from tasks.site_ops import HiddenLayer, PetWeights
 from tasks.weight_file import max_file_bytes, parse_tensors
 
 DESCRIPTION_FILE = "task.json"
 HEAD_WEIGHT = "head.weight"
 HEAD_BIAS = "head.bias"
+HIDDEN_WEIGHT = "head.hidden.weight"
+HIDDEN_BIAS = "head.hidden.bias"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +72,14 @@ class Artifact:
             raw = folder.read(described.file, max_file_bytes(specs))
         check_sha256(raw, described)
         tensors = parse_tensors(raw, specs, described.file)
+        layout = described.head
         return PetWeights(
             kind=described.pet.kind,
             sites=described.pet.decode(shape, tensors),
             head_weight=to_float32(tensors[HEAD_WEIGHT]),
             head_bias=to_float32(tensors[HEAD_BIAS]),
             num_bytes=len(raw),
+            head_hidden=None if layout is None else _hidden_layer(layout, tensors),
         )
 
     def validate(self, shapes: Mapping[str, BackboneShape]) -> None:
@@ -126,16 +131,29 @@ def level_specs(
         TooManyTokens: If `max_tokens` exceeds the backbone's positions.
         RankOutOfRange: If a hyperparameter does not fit the backbone.
     """
-    if described.max_tokens > shape.max_positions:
+    num_positions = shape.max_positions - described.pet.reserved_positions()
+    if described.max_tokens > num_positions:
         raise TooManyTokens(
-            f"level {described.level} takes {described.max_tokens} tokens, its backbone "
-            f"{shape.max_positions}: lower max_tokens"
+            f"level {described.level} takes {described.max_tokens} tokens, its backbone and PET "
+            f"have room for {num_positions}: lower max_tokens"
         )
-    head = {
-        HEAD_WEIGHT: TensorSpec((num_labels, shape.hidden_size)),
-        HEAD_BIAS: TensorSpec((num_labels,)),
-    }
+    features = shape.hidden_size
+    head = {}
+    if described.head is not None and described.head.hidden == "own":
+        features = described.head.features or shape.hidden_size
+        head[HIDDEN_WEIGHT] = TensorSpec((features, shape.hidden_size))
+        head[HIDDEN_BIAS] = TensorSpec((features,))
+    head[HEAD_WEIGHT] = TensorSpec((num_labels, features))
+    head[HEAD_BIAS] = TensorSpec((num_labels,))
     return head | described.pet.tensor_specs(shape)
+
+
+def _hidden_layer(layout: HeadLayout, tensors: Tensors) -> HiddenLayer:
+    if layout.hidden == "pooler":
+        return HiddenLayer(None, None, layout.activation)
+    return HiddenLayer(
+        to_float32(tensors[HIDDEN_WEIGHT]), to_float32(tensors[HIDDEN_BIAS]), layout.activation
+    )
 
 
 def check_sha256(raw: bytes, described: LevelDescription) -> None:

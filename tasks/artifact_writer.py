@@ -23,6 +23,8 @@ from tasks.artifact import (
     DESCRIPTION_FILE,
     HEAD_BIAS,
     HEAD_WEIGHT,
+    HIDDEN_BIAS,
+    HIDDEN_WEIGHT,
     Artifact,
     open_artifact,
 )
@@ -31,6 +33,7 @@ from tasks.description import (
     FORMAT,
     BackboneReference,
     Cascade,
+    HeadLayout,
     LevelDescription,
     Pooling,
     TaskDescription,
@@ -57,6 +60,11 @@ class TrainedLevel:
     """Shape (num_labels,)."""
     tensors: Tensors
     """The PET's tensors in their dense form (`Pet.encode`)."""
+    head: HeadLayout | None = None
+    hidden_weight: NDArray[np.floating] | None = None
+    """Shape (features, hidden): of a head with a hidden layer of its own."""
+    hidden_bias: NDArray[np.floating] | None = None
+    """Shape (features,)."""
 
 
 def write_artifact(
@@ -189,8 +197,14 @@ def _file_name(level: int) -> str:
 
 def _level_bytes(trained: TrainedLevel, dtype: StoredFloat) -> bytes:
     head = {
-        HEAD_WEIGHT: to_stored_float(HEAD_WEIGHT, trained.head_weight, dtype),
-        HEAD_BIAS: to_stored_float(HEAD_BIAS, trained.head_bias, dtype),
+        name: to_stored_float(name, values, dtype)
+        for name, values in (
+            (HEAD_WEIGHT, trained.head_weight),
+            (HEAD_BIAS, trained.head_bias),
+            (HIDDEN_WEIGHT, trained.hidden_weight),
+            (HIDDEN_BIAS, trained.hidden_bias),
+        )
+        if values is not None
     }
     pet: dict[str, NDArray[Any]] = trained.pet.encode(trained.shape, trained.tensors, dtype)
     return to_bytes(head | pet)
@@ -204,6 +218,7 @@ def _describe(trained: TrainedLevel, files: Mapping[str, bytes]) -> LevelDescrip
         pet=trained.pet,
         pooling=trained.pooling,
         max_tokens=trained.max_tokens,
+        head=trained.head,
         file=file_name,
         sha256=hashlib.sha256(files[file_name]).hexdigest(),
     )

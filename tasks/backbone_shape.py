@@ -11,12 +11,13 @@ from tasks.errors import BackboneUnknown
 
 LinearSite = Literal["query", "key", "value", "attention_output", "ffn_input", "ffn_output"]
 NormSite = Literal["attention_norm", "ffn_norm"]
-Site = LinearSite | NormSite
+Site = LinearSite | NormSite | Literal["attention", "embeddings"]
+"""`attention` is where queries meet keys; `embeddings`, layer 0's only, is before all layers."""
 
 LINEAR_SITES: tuple[LinearSite, ...] = get_args(LinearSite)
 NORM_SITES: tuple[NormSite, ...] = get_args(NormSite)
 
-SITE_MODULES: Mapping[Site, str] = {
+SITE_MODULES: Mapping[LinearSite | NormSite, str] = {
     "query": "attention.self.query",
     "key": "attention.self.key",
     "value": "attention.self.value",

@@ -24,6 +24,7 @@ from tasks.errors import (
     UnsupportedFormat,
 )
 from tasks.pets.kinds import AnyPet
+from tasks.site_ops import Activation
 
 FORMAT = 1
 MAX_DESCRIPTION_BYTES = 4 << 20
@@ -58,6 +59,24 @@ class BackboneReference(BaseModel):
     """Of its `model.safetensors`."""
 
 
+class HeadLayout(BaseModel):
+    """A head's layer before its last one."""
+
+    model_config = _STRICT
+
+    hidden: Literal["own", "pooler"]
+    """`own`: its weights are in the file; `pooler`: they are the backbone's."""
+    features: Annotated[int, Field(ge=1, le=65536)] | None = None
+    """Outputs of an own layer. None: the hidden size."""
+    activation: Activation
+
+    @model_validator(mode="after")
+    def _has_features_of_its_own_only(self) -> "HeadLayout":
+        if self.hidden == "pooler" and self.features is not None:
+            raise ValueError("features are those of the pooler: leave them out")
+        return self
+
+
 class LevelDescription(BaseModel):
     """One level of the task: backbone, PET, and the file with the PET's weights and the head."""
 
@@ -69,6 +88,8 @@ class LevelDescription(BaseModel):
     pooling: Pooling
     max_tokens: Annotated[int, Field(ge=3, le=MAX_TOKENS)]
     """Longer rows are cut here, [CLS] and [SEP] included."""
+    head: HeadLayout | None = None
+    """None: one layer."""
     file: str
     sha256: Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
 

@@ -18,6 +18,8 @@
     |   |-- NonFiniteWeights     NaN or infinity
     |   |-- BadIndices           a gap code that is cut, too short or points outside its weight
     |   |-- RankOutOfRange       a LoRA rank or bottleneck that the backbone cannot have
+    |   |-- SiteNotFound         a layer or place that the backbone or the engine does not have
+    |   |-- PartsConflict        parts of a combined PET that change the same thing
     |   |-- TooManyTokens        `max_tokens` beyond the backbone's positions
     |   |-- BackboneUnknown      the backbone is not on this machine
     |   |-- BackboneMismatch     trained on other backbone weights than this machine's
@@ -108,6 +110,14 @@ class BadIndices(ArtifactError):
 
 class RankOutOfRange(ArtifactError):
     """A LoRA rank or an adapter bottleneck larger than the backbone's matrices."""
+
+
+class SiteNotFound(ArtifactError):
+    """A PET acts at a layer that the backbone does not have."""
+
+
+class PartsConflict(ArtifactError):
+    """Two parts of a combined PET change the same thing in ways that cannot be joined."""
 
 
 class TooManyTokens(ArtifactError):

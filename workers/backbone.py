@@ -1,5 +1,6 @@
 """The shared weights of one level: a BERT encoder in memory, read-only, one copy per process."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -73,6 +74,8 @@ class Backbone:
     embeddings: EmbeddingWeights
     products: dict[tuple[int, Product], LinearWeights]
     norms: dict[tuple[int, NormSite], NormWeights]
+    pooler: LinearWeights | None
+    """Reads the first token; only heads of tasks use it. None: the checkpoint has none."""
 
     @classmethod
     def load(cls, folder: Path) -> "Backbone":
@@ -107,7 +110,26 @@ class Backbone:
                 for i in layers
                 for site in NORM_SITES
             },
+            pooler=_pooler(stored, prefix, config.shape.hidden_size),
         )
+
+
+def shared_tensors(backbone: Backbone) -> Iterator[torch.Tensor]:
+    """Yield those of the backbone's tensors that a task's ops may be, unchanged."""
+    for norm in (*backbone.norms.values(), backbone.embeddings.norm):
+        yield from norm
+    if backbone.pooler is not None:
+        yield backbone.pooler.weight
+        yield backbone.pooler.bias
+
+
+def _pooler(stored: dict[str, torch.Tensor], prefix: str, hidden: int) -> LinearWeights | None:
+    weight, bias = (stored.get(f"{prefix}pooler.dense.{name}") for name in ("weight", "bias"))
+    if weight is None or bias is None:
+        return None
+    if weight.shape != (hidden, hidden) or bias.shape != (hidden,):
+        raise BackboneCorruptError(f"the pooler should be [{hidden}, {hidden}]")
+    return LinearWeights(weight.float().contiguous(), bias.float().contiguous())
 
 
 def _embeddings(weights: dict[str, torch.Tensor]) -> EmbeddingWeights:

@@ -3,7 +3,7 @@
 A layer (BERT: Devlin et al. 2019; the places of the ops: PetS, section 4):
 
     qkv = product(h)                               + task ops
-    out = product(attention(qkv))                  + task ops, adapter
+    out = product(attention(prefix_t, qkv))        + task ops, adapter
     h   = LayerNorm_t(h + out)
     out = product(gelu(product(h) + task ops))     + task ops, adapter
     h   = LayerNorm_t(h + out)
@@ -13,19 +13,22 @@ so several threads may run passes at once; each pass computes on one thread.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch.nn import functional as F
 
 from gpu_ops.bias import add_bias_
 from gpu_ops.bottleneck import add_bottleneck_
-from gpu_ops.layer_norm import add_layer_norm
+from gpu_ops.layer_norm import NormWeights, add_layer_norm
 from gpu_ops.low_rank import add_low_rank_
+from gpu_ops.row_gate import row_gates
 from gpu_ops.scale import scale_
 from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import SparseWeights, add_sparse_delta_, patch_weight
+from gpu_ops.sublayer_adapter import run_sublayer_adapter
 from gpu_ops.task_products import TaskProducts
-from gpu_ops.varlen_attention import varlen_attention
+from gpu_ops.varlen_attention import PrefixStates, varlen_attention
 from tasks.backbone_shape import NormSite
 from workers.backbone import PRODUCTS, SITES_OF, Backbone, Product
 from workers.dropped_values import DroppedValues
@@ -35,6 +38,10 @@ from workers.sparse_policy import SparsePolicy
 from workers.task_ops import ProductOps
 from workers.task_products import bottleneck_products, low_rank_products
 
+NORM_BEHIND: dict[Product, NormSite] = {
+    "attention_output": "attention_norm",
+    "ffn_output": "ffn_norm",
+}
 Active = Sequence[tuple[Span, ProductOps]]
 """The tasks of a batch that have ops at the product at hand, with their tokens; ascending."""
 
@@ -76,52 +83,101 @@ class Encoder:
 
     def encode(self, batch: PackedBatch) -> torch.Tensor:
         """Return the last layer's hidden states, shape (num_tokens, hidden)."""
-        tables = self.backbone.embeddings
-        embedded = F.embedding(batch.token_ids, tables.words)
-        places = F.embedding(batch.places, tables.places)
-        eps = self.backbone.layer_norm_eps
-        hidden = add_layer_norm(embedded, places, tables.norm, eps, [], [])
+        hidden = self._embed(batch)
         for layer in range(self.backbone.shape.num_layers):
             hidden = self._layer(layer, hidden, batch)
         return hidden
 
+    def _embed(self, batch: PackedBatch) -> torch.Tensor:
+        tables = self.backbone.embeddings
+        embedded = F.embedding(batch.token_ids, tables.words)
+        own_norms: list[tuple[Span, NormWeights]] = []
+        behind_norm: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for segment in batch.segments:
+            ops = segment.task.ops.embeddings
+            if ops is None:
+                continue
+            tokens = slice(*segment.tokens)
+            ops.change(batch.token_ids[tokens], batch.places[tokens], embedded[tokens])
+            if ops.norm is not None:
+                own_norms.append((segment.tokens, ops.norm))
+            if ops.prompt is not None and segment.virtual_tokens is not None:
+                if ops.prompt.enters == "words":
+                    embedded[segment.virtual_tokens] = ops.prompt.vectors
+                else:
+                    behind_norm.append((segment.virtual_tokens, ops.prompt.vectors))
+        hidden = add_layer_norm(
+            embedded,
+            F.embedding(batch.places, tables.places),
+            tables.norm,
+            self.backbone.layer_norm_eps,
+            [span for span, _ in own_norms],
+            [norm for _, norm in own_norms],
+        )
+        for virtual_tokens, vectors in behind_norm:
+            hidden[virtual_tokens] = vectors
+        return hidden
+
     def _layer(self, layer: int, hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
         qkv = self._product(layer, "qkv", hidden, batch)
-        attended = varlen_attention(qkv, self.backbone.shape.num_heads, batch.row_lens)
+        prefixes = self._prefixes(layer, hidden, batch)
+        attended = varlen_attention(qkv, self.backbone.shape.num_heads, batch.row_lens, prefixes)
         output = self._product(layer, "attention_output", attended, batch)
-        hidden = self._norm(layer, "attention_norm", output, hidden, batch)
+        hidden = self._end_sublayer(layer, "attention_output", output, hidden, batch)
         inner = self._product(layer, "ffn_input", hidden, batch)
         torch.ops.aten.gelu_(inner)
         output = self._product(layer, "ffn_output", inner, batch)
-        return self._norm(layer, "ffn_norm", output, hidden, batch)
+        return self._end_sublayer(layer, "ffn_output", output, hidden, batch)
+
+    def _prefixes(
+        self, layer: int, hidden: torch.Tensor, batch: PackedBatch
+    ) -> dict[int, PrefixStates]:
+        """Return what each row sees before its own keys and values, by the row's number."""
+        prefixes: dict[int, PrefixStates] = {}
+        for segment in batch.segments:
+            ops = segment.task.ops.prefixes.get(layer)
+            if ops is None:
+                continue
+            if ops.gate is None:
+                prefixes |= dict.fromkeys(range(*segment.rows), ops.states)
+                continue
+            gates = row_gates(hidden[slice(*segment.tokens)], segment.row_lens, ops.gate)
+            firsts = accumulate(segment.row_lens[:-1], initial=0)
+            for row, first in zip(range(*segment.rows), firsts, strict=True):
+                keys, values = ops.states
+                prefixes[row] = PrefixStates(keys * gates[first], values * gates[first])
+        return prefixes
 
     def _product(
         self, layer: int, product: Product, x: torch.Tensor, batch: PackedBatch
     ) -> torch.Tensor:
         """Multiply all rows by the shared weight and run the tasks' ops; may change `x`."""
-        active = [
-            (segment.tokens, ops)
+        segments = [
+            (segment, ops)
             for segment in batch.segments
             if (ops := segment.task.ops.products.get((layer, product))) is not None
         ]
-        if not active:
+        if not segments:
             return self._linears[layer, product](x)
-        # An input scale stands at ffn_output only, whose input nobody else reads.
+        active = [(segment.tokens, ops) for segment, ops in segments]
         scaled = [(span, ops.input_scale) for span, ops in active if ops.input_scale is not None]
+        if scaled and product in ("qkv", "ffn_input"):
+            x = x.clone()  # the residual reads it too
         scale_(x, [span for span, _ in scaled], [scale for _, scale in scaled])
-        y = self._shared_and_sparse(layer, product, x, active)
-        low_rank = [(span, ops.low_rank) for span, ops in active if ops.low_rank is not None]
+        y = self._shared_and_changed(layer, product, x, active)
+        low_rank = [(part, ops.low_rank) for part, ops in segments if ops.low_rank is not None]
         add_low_rank_(
             y,
             x,
-            [span for span, _ in low_rank],
+            [segment.tokens for segment, _ in low_rank],
             [factors for _, factors in low_rank],
             self.low_rank_products[product],
+            [segment.row_lens for segment, _ in low_rank],
         )
-        biases = [(span, ops.bias) for span, ops in active if ops.bias is not None]
-        add_bias_(y, [span for span, _ in biases], [bias for _, bias in biases])
         scales = [(span, ops.output_scale) for span, ops in active if ops.output_scale is not None]
         scale_(y, [span for span, _ in scales], [scale for _, scale in scales])
+        biases = [(span, ops.bias) for span, ops in active if ops.bias is not None]
+        add_bias_(y, [span for span, _ in biases], [bias for _, bias in biases])
         adapters = [(span, ops.adapter) for span, ops in active if ops.adapter is not None]
         add_bottleneck_(
             y,
@@ -131,18 +187,19 @@ class Encoder:
         )
         return y
 
-    def _shared_and_sparse(
+    def _shared_and_changed(
         self, layer: int, product: Product, x: torch.Tensor, active: Active
     ) -> torch.Tensor:
-        """Multiply, with the sparse changes either beside the shared product or patched in."""
-        sparse = [(span, ops.sparse) for span, ops in active if ops.sparse is not None]
-        if not sparse:
-            return self._linears[layer, product](x)
-        patched: list[tuple[Span, SparseWeights]] = []
+        """Multiply, with changes of the weight beside the shared product or patched into it."""
+        patched: list[tuple[Span, ProductOps]] = []
         beside: list[tuple[Span, SparseWeights]] = []
-        for span, change in sparse:
-            is_patched = span.num_rows >= change.patch_from_rows
-            (patched if is_patched else beside).append((span, change.weights))
+        for span, ops in active:
+            if ops.dense is not None or (
+                ops.sparse is not None and span.num_rows >= ops.sparse.patch_from_rows
+            ):
+                patched.append((span, ops))
+            elif ops.sparse is not None:
+                beside.append((span, ops.sparse.weights))
         y = self._with_patches(layer, product, x, patched)
         weight = self.backbone.products[layer, product].weight
         add_sparse_delta_(
@@ -159,7 +216,7 @@ class Encoder:
         layer: int,
         product: Product,
         x: torch.Tensor,
-        patched: Sequence[tuple[Span, SparseWeights]],
+        patched: Active,
     ) -> torch.Tensor:
         """Multiply the given spans by patched copies of the weight, the rest by the shared one."""
         linear = self._linears[layer, product]
@@ -170,35 +227,58 @@ class Encoder:
         copy = torch.empty_like(shared.weight)
         parts: list[torch.Tensor] = []
         done = 0
-        for (start, end), delta in patched:
+        for (start, end), ops in patched:
             if start > done:
                 parts.append(linear(x[done:start]))
-            parts.append(
-                multiply(x[start:end], patch_weight(shared.weight, delta, copy), shared.bias)
-            )
+            if ops.sparse is not None:
+                patch_weight(shared.weight, ops.sparse.weights, copy)
+            else:
+                copy.copy_(shared.weight)
+            if ops.dense is not None:
+                copy.add_(ops.dense)
+            parts.append(multiply(x[start:end], copy, shared.bias))
             done = end
         if done < len(x):
             parts.append(linear(x[done:]))
         return torch.cat(parts)
 
-    def _norm(
+    def _end_sublayer(
         self,
         layer: int,
-        site: NormSite,
-        x: torch.Tensor,
+        product: Product,
+        output: torch.Tensor,
         residual: torch.Tensor,
         batch: PackedBatch,
     ) -> torch.Tensor:
-        own = [
-            (segment.tokens, norm)
-            for segment in batch.segments
-            if (norm := segment.task.ops.norms.get((layer, site))) is not None
-        ]
-        return add_layer_norm(
-            x,
+        """Add the residual and normalise, or let the task's adapter do so; may change `output`."""
+        site = NORM_BEHIND[product]
+        shared, eps = self.backbone.norms[layer, site], self.backbone.layer_norm_eps
+        own: list[tuple[Span, NormWeights]] = []
+        adapted: list[tuple[Span, torch.Tensor]] = []
+        for segment in batch.segments:
+            task, tokens = segment.task.ops, slice(*segment.tokens)
+            norm = task.norms.get((layer, site))
+            if norm is not None:
+                own.append((segment.tokens, norm))
+            ops = task.products.get((layer, product))
+            if ops is not None and ops.sublayer_adapter is not None:
+                result = run_sublayer_adapter(
+                    output[tokens],
+                    residual[tokens],
+                    norm or shared,
+                    eps,
+                    ops.sublayer_adapter,
+                    segment.row_lens,
+                )
+                adapted.append((segment.tokens, result))
+        hidden = add_layer_norm(
+            output,
             residual,
-            self.backbone.norms[layer, site],
-            self.backbone.layer_norm_eps,
+            shared,
+            eps,
             [span for span, _ in own],
             [norm for _, norm in own],
         )
+        for (start, end), result in adapted:
+            hidden[start:end] = result
+        return hidden

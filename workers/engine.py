@@ -137,14 +137,15 @@ def _logits(hidden: torch.Tensor, batch: PackedBatch) -> dict[int, NDArray[np.fl
     """Return row number -> logits."""
     pooled = [s for s in batch.segments if s.task.level.pooling != "none"]
     tagged = [s for s in batch.segments if s.task.level.pooling == "none"]
+    own = hidden if batch.own_tokens is None else hidden[batch.own_tokens]
     logits: dict[int, NDArray[np.float32]] = {}
     for pooling in ("mean", "cls"):
         segments = [s for s in pooled if s.task.level.pooling == pooling]
         if segments:
             vectors = (
-                mean_pool(hidden, batch.row_lens)
+                mean_pool(own, batch.own_lens)
                 if pooling == "mean"
-                else first_token_pool(hidden, batch.cu_seqlens[:-1])
+                else first_token_pool(hidden, batch.first_tokens)
             )
             outputs = ragged_head(
                 vectors, [s.rows for s in segments], [s.task.ops.head for s in segments]
@@ -152,7 +153,7 @@ def _logits(hidden: torch.Tensor, batch: PackedBatch) -> dict[int, NDArray[np.fl
             for segment, output in zip(segments, outputs, strict=True):
                 numbers = batch.row_numbers[segment.rows.start : segment.rows.end]
                 logits.update(zip(numbers, output.numpy(), strict=True))
-    outputs = ragged_head(hidden, [s.tokens for s in tagged], [s.task.ops.head for s in tagged])
+    outputs = ragged_head(own, [s.own_tokens for s in tagged], [s.task.ops.head for s in tagged])
     for segment, output in zip(tagged, outputs, strict=True):
         logits.update(_split_tokens(segment, output, batch))
     return logits
@@ -162,7 +163,7 @@ def _split_tokens(
     segment: Segment, output: torch.Tensor, batch: PackedBatch
 ) -> dict[int, NDArray[np.float32]]:
     """Cut a tagging segment's output into its rows."""
-    lens = batch.row_lens[segment.rows.start : segment.rows.end]
+    lens = batch.own_lens[segment.rows.start : segment.rows.end]
     numbers = batch.row_numbers[segment.rows.start : segment.rows.end]
     return {
         number: part.numpy()

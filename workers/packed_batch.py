@@ -6,7 +6,8 @@
 
 The rows of one task stand together, so that each op of a task runs once, and tasks of one kind
 stand side by side. A few tokens of padding may follow the last row: the libraries below build
-one kernel per row count, and rounding lets batches share them.
+one kernel per row count, and rounding lets batches share them. Rows of a task with a prompt hold
+its virtual tokens too, which are tokens of the batch but not of the row's own.
 """
 
 from collections.abc import Sequence
@@ -41,6 +42,12 @@ class Segment:
     task: LoadedTask
     tokens: Span
     rows: Span
+    own_tokens: Span
+    """Among the own tokens of all rows."""
+    row_lens: list[int]
+    """Tokens of each row, virtual ones included."""
+    virtual_tokens: torch.Tensor | None
+    """Shape (num_rows, num_virtual), int64: where the virtual tokens of each row stand."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,14 +59,15 @@ class PackedBatch:
     places: torch.Tensor
     """Shape (num_tokens,), int64: rows of the backbone's table of token types and positions."""
     row_lens: list[int]
+    """Virtual tokens included."""
+    own_lens: list[int]
+    own_tokens: torch.Tensor | None
+    """Shape (num_own,), int64: where the rows' own tokens stand. None: all are."""
+    first_tokens: list[int]
+    """Of each row, where the token stands that `cls` pooling reads."""
     segments: list[Segment]
     row_numbers: list[int]
     """Of each row, its number among the rows that were asked for."""
-
-    @property
-    def cu_seqlens(self) -> list[int]:
-        """Where each row begins, and where the last one ends."""
-        return [0, *accumulate(self.row_lens)]
 
 
 def check_row(row: EngineRow, shape: BackboneShape) -> None:
@@ -70,9 +78,10 @@ def check_row(row: EngineRow, shape: BackboneShape) -> None:
             outside the vocabulary.
     """
     ids = row.token_ids
-    if ids.ndim != 1 or not 1 <= len(ids) <= shape.max_positions:
+    num_positions = shape.max_positions - row.task.level.pet.reserved_positions()
+    if ids.ndim != 1 or not 1 <= len(ids) <= num_positions:
         raise RowError(
-            f"expected 1 to {shape.max_positions} tokens in one dimension, got shape {ids.shape}"
+            f"expected 1 to {num_positions} tokens in one dimension, got shape {ids.shape}"
         )
     if ids.min() < 0 or ids.max() >= shape.vocab_size:
         raise RowError(
@@ -98,25 +107,79 @@ def pack(rows: Sequence[EngineRow], numbers: Sequence[int], shape: BackboneShape
         numbers: At least one.
         shape: Of the backbone.
     """
-    row_lens = [len(rows[number].token_ids) for number in numbers]
-    num_tokens = sum(row_lens)
-    num_padding = -num_tokens % ROUND_TOKENS_TO
-    token_ids = np.zeros(num_tokens + num_padding, dtype=np.int64)
-    places = np.zeros_like(token_ids)
+    laid_out = [_lay_out(rows[number], shape) for number in numbers]
+    row_lens = [len(row.token_ids) for row in laid_out]
     starts = [0, *accumulate(row_lens)]
-    for number, start, end in zip(numbers, starts, starts[1:], strict=False):
-        row = rows[number]
+    num_padding = -starts[-1] % ROUND_TOKENS_TO
+    token_ids = np.zeros(starts[-1] + num_padding, dtype=np.int64)
+    places = np.zeros_like(token_ids)
+    for row, start, end in zip(laid_out, starts, starts[1:], strict=False):
         token_ids[start:end] = row.token_ids
-        places[start:end] = np.arange(end - start)
-        if row.task.description.takes_pair:
-            places[start:end] += shape.max_positions * token_types(row.token_ids)
+        places[start:end] = row.places
+    own_lens = [len(row.token_ids) - row.num_virtual for row in laid_out]
+    own_tokens = None
+    if any(row.num_virtual for row in laid_out):
+        own = [start + row.own for row, start in zip(laid_out, starts, strict=False)]
+        own_tokens = torch.from_numpy(np.concatenate(own))
     return PackedBatch(
         token_ids=torch.from_numpy(token_ids),
         places=torch.from_numpy(places),
         row_lens=row_lens,
-        segments=_segments([rows[number].task for number in numbers], starts),
+        own_lens=own_lens,
+        own_tokens=own_tokens,
+        first_tokens=[start + row.first for row, start in zip(laid_out, starts, strict=False)],
+        segments=_segments([rows[number].task for number in numbers], laid_out),
         row_numbers=list(numbers),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _LaidOutRow:
+    """One row with its virtual tokens."""
+
+    token_ids: NDArray[np.int64]
+    places: NDArray[np.int64]
+    own: NDArray[np.int64]
+    """Where its own tokens stand, from its beginning."""
+    virtual: NDArray[np.int64]
+    """Where its virtual tokens stand."""
+    first: int
+    """Where the token stands that `cls` pooling reads."""
+
+    @property
+    def num_virtual(self) -> int:
+        return len(self.virtual)
+
+
+_NONE = np.zeros(0, dtype=np.int64)
+
+
+def _lay_out(row: EngineRow, shape: BackboneShape) -> _LaidOutRow:
+    own_len = len(row.token_ids)
+    own = np.arange(own_len)
+    types = np.zeros(own_len, dtype=np.int64)
+    if row.task.description.takes_pair:
+        types = token_types(row.token_ids)
+    ops = row.task.ops.embeddings
+    if ops is None or ops.prompt is None:
+        offset = 0 if ops is None else ops.position_offset
+        places = own + offset + shape.max_positions * types
+        return _LaidOutRow(row.token_ids, places, own, _NONE, 0)
+    prompt = ops.prompt
+    num_virtual = len(prompt.vectors)
+    num_before = {"first": 0, "after_cls": 1, "last": own_len}[prompt.place]
+    virtual = num_before + np.arange(num_virtual)
+    own = np.where(own < num_before, own, own + num_virtual)
+    token_ids = np.zeros(own_len + num_virtual, dtype=np.int64)
+    token_ids[own] = row.token_ids
+    places = np.zeros_like(token_ids)
+    if prompt.enters == "words":
+        places[virtual] = virtual
+        places[own] = own
+    else:
+        places[own] = np.arange(own_len)
+    places[own] += ops.position_offset + shape.max_positions * types
+    return _LaidOutRow(token_ids, places, own, virtual, int(own[0]) if prompt.pools_own else 0)
 
 
 def token_types(pair_ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -132,12 +195,30 @@ def token_types(pair_ids: NDArray[np.int64]) -> NDArray[np.int64]:
     return (np.arange(len(pair_ids)) > first_separator).astype(np.int64)
 
 
-def _segments(tasks: Sequence[LoadedTask], starts: Sequence[int]) -> list[Segment]:
+def _segments(tasks: Sequence[LoadedTask], rows: Sequence[_LaidOutRow]) -> list[Segment]:
     segments: list[Segment] = []
-    row = 0
+    first_row = token = own_token = 0
     for _, same in groupby(tasks, key=id):
         members = list(same)
-        end = row + len(members)
-        segments.append(Segment(members[0], Span(starts[row], starts[end]), Span(row, end)))
-        row = end
+        end_row = first_row + len(members)
+        of_task = rows[first_row:end_row]
+        row_lens = [len(row.token_ids) for row in of_task]
+        end, own_end = token + sum(row_lens), own_token + sum(len(row.own) for row in of_task)
+        virtual = None
+        if of_task[0].num_virtual:
+            starts = accumulate(row_lens[:-1], initial=token)
+            virtual = np.stack(
+                [start + row.virtual for start, row in zip(starts, of_task, strict=True)]
+            )
+        segments.append(
+            Segment(
+                task=members[0],
+                tokens=Span(token, end),
+                rows=Span(first_row, end_row),
+                own_tokens=Span(own_token, own_end),
+                row_lens=row_lens,
+                virtual_tokens=None if virtual is None else torch.from_numpy(virtual),
+            )
+        )
+        first_row, token, own_token = end_row, end, own_end
     return segments

@@ -5,7 +5,8 @@ end to end, low-rank down factors one below the other, sparse changes with their
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,12 +15,32 @@ from numpy.typing import NDArray
 from gpu_ops.bottleneck import BottleneckWeights
 from gpu_ops.layer_norm import NormWeights
 from gpu_ops.low_rank import LowRankFactors, UpFactor
-from gpu_ops.ragged_head import HeadWeights
+from gpu_ops.ragged_head import HeadWeights, HiddenWeights
+from gpu_ops.row_gate import GateWeights
 from gpu_ops.sparse_delta import SparseWeights, sparse_weights
+from gpu_ops.sublayer_adapter import SublayerAdapter
+from gpu_ops.varlen_attention import PrefixStates
 from tasks.backbone_shape import NORM_SITES, NormSite
-from tasks.site_ops import LowRank, PetWeights, SiteOps, SparseDelta
-from workers.backbone import PRODUCTS, SITES_OF, Backbone, Product
+from tasks.site_ops import (
+    Bottleneck,
+    Gate,
+    LowRank,
+    Norm,
+    PetWeights,
+    Prefix,
+    SiteOps,
+    SparseDelta,
+)
+from workers.backbone import (
+    PRODUCTS,
+    SITES_OF,
+    Backbone,
+    LinearWeights,
+    Product,
+    shared_tensors,
+)
 from workers.break_even import NEVER
+from workers.embedding_ops import EmbeddingOps, embedding_ops
 from workers.errors import TaskUnsupportedError
 
 
@@ -37,15 +58,26 @@ class ProductOps:
     """One task's ops at one product; absent ones are None."""
 
     bias: torch.Tensor | None = None
-    """Shape (out,), added to the shared bias."""
+    """Shape (out,), added behind the output scale."""
     low_rank: LowRankFactors | None = None
     input_scale: torch.Tensor | None = None
-    """Shape (in,); at `ffn_output` only."""
+    """Shape (in,)."""
     output_scale: torch.Tensor | None = None
     """Shape (out,)."""
     sparse: SparseChange | None = None
+    dense: torch.Tensor | None = None
+    """Shape (out, in), added to the shared weight."""
     adapter: BottleneckWeights | None = None
-    """At `attention_output` and `ffn_output` only."""
+    """At `attention_output` and `ffn_output` only, as is the following."""
+    sublayer_adapter: SublayerAdapter | None = None
+
+
+class PrefixOps(NamedTuple):
+    """One task's prefix at one layer."""
+
+    states: PrefixStates
+    gate: GateWeights | None
+    """Over the layer's input; multiplies keys and values."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +87,9 @@ class TaskOps:
     products: Mapping[tuple[int, Product], ProductOps]
     norms: Mapping[tuple[int, NormSite], NormWeights]
     """Whole gammas and betas: shared plus delta."""
+    prefixes: Mapping[int, PrefixOps]
+    """By layer."""
+    embeddings: EmbeddingOps | None
     head: HeadWeights
     num_bytes: int
     """What the tensors occupy; those that are the backbone's own do not count."""
@@ -71,50 +106,107 @@ def build_task_ops(pet: PetWeights, backbone: Backbone) -> TaskOps:
     for layer in range(backbone.shape.num_layers):
         for product in PRODUCTS:
             sites = [pet.sites.get((layer, site), SiteOps()) for site in SITES_OF[product]]
-            ops = _product_ops(sites, product, backbone.products[layer, product].weight.shape)
+            ops = _product_ops(sites, product, backbone.products[layer, product])
             if ops is not None:
                 products[layer, product] = ops
         for norm_site in NORM_SITES:
             deltas = pet.sites.get((layer, norm_site))
             if deltas is not None:
                 norms[layer, norm_site] = _norm(deltas, backbone.norms[layer, norm_site])
-    head = HeadWeights(_tensor(pet.head_weight), _tensor(pet.head_bias))
-    shared = {id(tensor) for norm in backbone.norms.values() for tensor in norm}
+    prefixes = {
+        layer: _prefix(ops.prefix)
+        for (layer, site), ops in pet.sites.items()
+        if site == "attention" and ops.prefix is not None
+    }
+    at_embeddings = pet.sites.get((0, "embeddings"))
+    embeddings = None if at_embeddings is None else embedding_ops(at_embeddings, backbone)
+    head = _head(pet, backbone)
+    parts = (*products.values(), *norms.values(), *prefixes.values(), embeddings, head)
+    shared = {tensor.untyped_storage().data_ptr() for tensor in shared_tensors(backbone)}
     num_bytes = sum(
         tensor.untyped_storage().nbytes()
-        for part in (*products.values(), *norms.values(), head)
+        for part in parts
         for tensor in _tensors(part)
-        if id(tensor) not in shared
+        if tensor.untyped_storage().data_ptr() not in shared
     )
-    return TaskOps(products, norms, head, num_bytes)
+    return TaskOps(products, norms, prefixes, embeddings, head, num_bytes)
 
 
-def _product_ops(sites: list[SiteOps], product: Product, shape: torch.Size) -> ProductOps | None:
+def _head(pet: PetWeights, backbone: Backbone) -> HeadWeights:
+    hidden = pet.head_hidden
+    layer = None
+    if hidden is not None and hidden.weight is not None and hidden.bias is not None:
+        layer = HiddenWeights(_tensor(hidden.weight), _tensor(hidden.bias), hidden.activation)
+    elif hidden is not None:
+        if backbone.pooler is None:
+            raise TaskUnsupportedError(
+                f"the task's head reads the backbone's pooler, and {backbone.name} has none: give "
+                "the head a hidden layer of its own"
+            )
+        layer = HiddenWeights(backbone.pooler.weight, backbone.pooler.bias, hidden.activation)
+    return HeadWeights(_tensor(pet.head_weight), _tensor(pet.head_bias), layer)
+
+
+def _prefix(prefix: Prefix) -> PrefixOps:
+    gate = None if prefix.gate is None else _gate(prefix.gate)
+    return PrefixOps(PrefixStates(_tensor(prefix.keys), _tensor(prefix.values)), gate)
+
+
+def _gate(gate: Gate) -> GateWeights:
+    return GateWeights(_tensor(gate.weight), _tensor(gate.bias))
+
+
+def _product_ops(
+    sites: list[SiteOps], product: Product, shared: LinearWeights
+) -> ProductOps | None:
     """Return the ops of the sites that one product has, side by side; None where there are none.
 
     Args:
         sites: Of that product.
         product: Its name.
-        shape: Of its weight.
+        shared: Its weights.
     """
+    shape = shared.weight.shape
     num_out = shape[0] // len(sites)
     _check_places(sites, product)
+    sites = [
+        site if site.magnitude is None else _normalised(site, block_weight, block_bias)
+        for site, block_weight, block_bias in zip(
+            sites,
+            torch.split(shared.weight, num_out),
+            torch.split(shared.bias, num_out),
+            strict=True,
+        )
+    ]
+    adapter = sites[0].adapter
     ops = ProductOps(
         bias=_side_by_side([site.bias for site in sites], num_out, fill=0.0),
         low_rank=_low_rank([site.low_rank for site in sites], num_out),
         input_scale=None if sites[0].input_scale is None else _tensor(sites[0].input_scale),
         output_scale=_side_by_side([site.output_scale for site in sites], num_out, fill=1.0),
         sparse=_sparse([site.sparse for site in sites], shape),
-        adapter=_adapter(sites[0]),
+        dense=_dense([site.dense for site in sites], shape),
+        adapter=_projections(adapter) if adapter is not None and adapter.is_plain else None,
+        sublayer_adapter=(
+            _sublayer_adapter(adapter) if adapter is not None and not adapter.is_plain else None
+        ),
     )
     return ops if any(getattr(ops, field.name) is not None for field in fields(ops)) else None
 
 
 def _check_places(sites: list[SiteOps], product: Product) -> None:
+    scales = [site.input_scale for site in sites if site.input_scale is not None]
+    if scales and (
+        len(scales) < len(sites) or not all(np.array_equal(scale, scales[0]) for scale in scales)
+    ):
+        raise TaskUnsupportedError(
+            f"the task scales the inputs of {product} differently: query, key and value are one "
+            f"product over one input"
+        )
     for site in sites:
-        if site.input_scale is not None and product != "ffn_output":
+        if site.magnitude is not None and (site.sparse is not None or site.dense is not None):
             raise TaskUnsupportedError(
-                f"the task scales the input of {product}: the engine scales that of ffn_output only"
+                f"the task normalises {product} and changes its weight: the engine runs either"
             )
         if site.input_scale is not None and site.low_rank is not None:
             raise TaskUnsupportedError(
@@ -145,7 +237,8 @@ def _low_rank(parts: list[LowRank | None], num_out: int) -> LowRankFactors | Non
     for index, part in enumerate(parts):
         if part is not None:
             downs.append(_tensor(part.a))
-            ups.append(UpFactor(rank, index * num_out, _tensor(part.b) * part.scale))
+            gate = None if part.gate is None else _gate(part.gate)
+            ups.append(UpFactor(rank, index * num_out, _tensor(part.b) * part.scale, gate))
             rank += len(part.a)
     return LowRankFactors(torch.cat(downs), tuple(ups)) if ups else None
 
@@ -182,10 +275,53 @@ def _narrowed(values: torch.Tensor) -> torch.Tensor:
     return narrow if narrow.to(values.dtype).equal(values) else values
 
 
-def _adapter(site: SiteOps) -> BottleneckWeights | None:
-    adapter = site.adapter
-    if adapter is None:
+def _dense(parts: list[NDArray[np.float32] | None], shape: torch.Size) -> torch.Tensor | None:
+    if all(part is None for part in parts):
         return None
+    block = torch.Size((shape[0] // len(parts), shape[1]))
+    return _narrowed(
+        torch.cat([torch.zeros(block) if part is None else _tensor(part) for part in parts])
+    )
+
+
+def _normalised(site: SiteOps, weight: torch.Tensor, bias: torch.Tensor) -> SiteOps:
+    """Return DoRA's op as an output scale and a bias: m / ||V|| * (x V^T + b) + (1 - m / ||V||) b.
+
+    Args:
+        site: With a magnitude.
+        weight: Shape (out, in), of this site alone.
+        bias: Shape (out,).
+    """
+    assert site.magnitude is not None
+    direction = weight
+    if site.low_rank is not None:
+        a, b = _tensor(site.low_rank.a), _tensor(site.low_rank.b)
+        direction = torch.addmm(weight, b, a, alpha=site.low_rank.scale)
+    scale = _tensor(site.magnitude) / torch.linalg.vector_norm(direction, dim=1)
+    kept_bias = (1 - scale) * bias
+    if site.bias is not None:
+        kept_bias = kept_bias + _tensor(site.bias)
+    return replace(site, output_scale=scale.numpy(), bias=kept_bias.numpy())
+
+
+def _sublayer_adapter(adapter: Bottleneck) -> SublayerAdapter:
+    return SublayerAdapter(
+        projections=_projections(adapter),
+        reads=adapter.reads,
+        adds_to=adapter.adds_to,
+        norm_before=None if adapter.norm_before is None else _own_norm(adapter.norm_before),
+        norm_after=None if adapter.norm_after is None else _own_norm(adapter.norm_after),
+        norm_after_on=adapter.norm_after_on,
+        gate=None if adapter.gate is None else _gate(adapter.gate),
+        skips_norm=adapter.skips_norm,
+    )
+
+
+def _own_norm(norm: Norm) -> NormWeights:
+    return NormWeights(_tensor(norm.weight), _tensor(norm.bias))
+
+
+def _projections(adapter: Bottleneck) -> BottleneckWeights:
     return BottleneckWeights(
         down_weight=_narrowed(_tensor(adapter.down_weight)),
         down_bias=_tensor(adapter.down_bias),

@@ -18,7 +18,7 @@ from petstream.settings import load_settings
 from tasks.artifact import Artifact, open_artifact
 from tasks.artifact_writer import add_level, write_artifact
 from tasks.errors import TaskError
-from tasks.pets.adapter import Placement
+from tasks.pets.bottleneck import Placement
 from tasks.pets.kinds import AnyPet
 from tasks.site_ops import Activation
 from workers.backbone_store import find

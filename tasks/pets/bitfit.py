@@ -4,37 +4,40 @@ PetS stores whole bias vectors that replace the shared ones; here deltas are sto
 float16 rounds the small change and not the sum.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from tasks.backbone_shape import LINEAR_SITES, NORM_SITES, BackboneShape, Site
 from tasks.pets.pet import Pet, Tensors, TensorSpec, to_float32
+from tasks.pets.site_names import BiasName, EachOnce, expand, place
 from tasks.site_ops import SiteOps
 
 
 class BitFit(Pet):
-    """Adds to the bias of every linear site and to beta of every LayerNorm."""
+    """Adds to biases of linear sites and to betas of LayerNorms; by default to all of a layer."""
 
     kind: Literal["bitfit"] = "bitfit"
+    sites: Annotated[tuple[BiasName, ...], Field(min_length=1), EachOnce] | None = None
+    """None: every linear site and every norm of every layer, not that of the embeddings."""
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return (*LINEAR_SITES, *NORM_SITES) if self.sites is None else self.sites
 
     def tensor_specs(self, shape: BackboneShape) -> dict[str, TensorSpec]:
-        """`bias` [out] at the linear sites and `bias` [hidden] at the norms, as deltas."""
+        """`bias` [out] at linear sites and `bias` [hidden] at norms, as deltas."""
         specs = {}
-        for layer in range(shape.num_layers):
-            for site in LINEAR_SITES:
-                num_out, _ = shape.linear_shape(site)
-                specs[f"layers.{layer}.{site}.bias"] = TensorSpec((num_out,))
-            for norm in NORM_SITES:
-                specs[f"layers.{layer}.{norm}.bias"] = TensorSpec((shape.hidden_size,))
+        for layer, site in expand(self._names, shape):
+            size = shape.linear_shape(site)[0] if site in LINEAR_SITES else shape.hidden_size
+            specs[f"{place(layer, site)}.bias"] = TensorSpec((size,))
         return specs
 
     def decode(self, shape: BackboneShape, tensors: Tensors) -> dict[tuple[int, Site], SiteOps]:
         """`bias` ops at linear sites, `norm_bias` ops at norms."""
         ops: dict[tuple[int, Site], SiteOps] = {}
-        for layer in range(shape.num_layers):
-            for site in LINEAR_SITES:
-                bias = to_float32(tensors[f"layers.{layer}.{site}.bias"])
-                ops[layer, site] = SiteOps(bias=bias)
-            for norm in NORM_SITES:
-                bias = to_float32(tensors[f"layers.{layer}.{norm}.bias"])
-                ops[layer, norm] = SiteOps(norm_bias=bias)
+        for layer, site in expand(self._names, shape):
+            bias = to_float32(tensors[f"{place(layer, site)}.bias"])
+            is_linear = site in LINEAR_SITES
+            ops[layer, site] = SiteOps(bias=bias) if is_linear else SiteOps(norm_bias=bias)
         return ops

@@ -1,24 +1,18 @@
 """The registry of PET kinds, and their union as it stands in `task.json`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias, Union
 
 from pydantic import Field
 
-from tasks.pets.adapter import Adapter
-from tasks.pets.bitfit import BitFit
-from tasks.pets.diff import Diff
-from tasks.pets.ia3 import Ia3
-from tasks.pets.lora import Lora
-from tasks.pets.mask import Mask
+from tasks.pets.combined import Combined
+from tasks.pets.part_kinds import PART_KINDS
 from tasks.pets.pet import Pet
 
-PET_KINDS: dict[str, type[Pet]] = {
-    "adapter": Adapter,
-    "bitfit": BitFit,
-    "diff": Diff,
-    "ia3": Ia3,
-    "lora": Lora,
-    "mask": Mask,
-}
+_ALL: tuple[type[Pet], ...] = (*PART_KINDS, Combined)
 
-AnyPet = Annotated[Adapter | BitFit | Diff | Ia3 | Lora | Mask, Field(discriminator="kind")]
+PET_KINDS: dict[str, type[Pet]] = {kind.model_fields["kind"].default: kind for kind in _ALL}
+
+if TYPE_CHECKING:
+    AnyPet: TypeAlias = Pet
+else:
+    AnyPet = Annotated[Union[_ALL], Field(discriminator="kind")]  # noqa: UP007

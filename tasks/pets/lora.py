@@ -1,56 +1,38 @@
 """LoRA: a low-rank matrix beside each chosen weight. Hu et al., ICLR 2022."""
 
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import Literal
 
-from pydantic import Field, field_validator
+from tasks.backbone_shape import BackboneShape, Site
+from tasks.pets.gate import decode_gate, gate_specs
+from tasks.pets.low_rank import ScaledLowRankPet
+from tasks.pets.pet import Tensors, TensorSpec
+from tasks.pets.site_names import place
+from tasks.site_ops import SiteOps
 
-from tasks.backbone_shape import LINEAR_SITES, BackboneShape, LinearSite, Site
-from tasks.errors import RankOutOfRange
-from tasks.pets.pet import Pet, Tensors, TensorSpec, to_float32
-from tasks.site_ops import LowRank, SiteOps
 
-
-class Lora(Pet):
-    """y += (alpha / rank) * (x A^T) B^T at each of `sites`, in every layer."""
+class Lora(ScaledLowRankPet):
+    """y += scale * (x A^T) B^T at each of `sites`, with scale alpha / rank."""
 
     kind: Literal["lora"] = "lora"
-    rank: Annotated[int, Field(ge=1, le=1024)]
-    alpha: Annotated[float, Field(gt=0, le=65536)]
-    sites: Annotated[tuple[LinearSite, ...], Field(min_length=1)] = LINEAR_SITES
-
-    @field_validator("sites")
-    @classmethod
-    def _has_no_site_twice(cls, sites: tuple[LinearSite, ...]) -> tuple[LinearSite, ...]:
-        if len(set(sites)) < len(sites):
-            raise ValueError("a site is named twice")
-        return sites
+    gated: bool | None = None
+    """Each place's product is multiplied by a gate over its input (UniPELT)."""
 
     def tensor_specs(self, shape: BackboneShape) -> dict[str, TensorSpec]:
-        """`lora_a` [rank, in] and `lora_b` [out, rank] at each site."""
-        max_rank = min(min(shape.linear_shape(site)) for site in self.sites)
-        if self.rank > max_rank:
-            raise RankOutOfRange(
-                f"rank {self.rank} is more than the backbone's matrices have ({max_rank}): "
-                f"train with a smaller rank"
-            )
-        specs = {}
-        for layer in range(shape.num_layers):
-            for site in self.sites:
-                num_out, num_in = shape.linear_shape(site)
-                specs[f"layers.{layer}.{site}.lora_a"] = TensorSpec((self.rank, num_in))
-                specs[f"layers.{layer}.{site}.lora_b"] = TensorSpec((num_out, self.rank))
+        """The factors, and `lora_gate.weight` [in], `lora_gate.bias` [1] where gated."""
+        specs = super().tensor_specs(shape)
+        if self.gated:
+            for layer, site in self.places(shape):
+                _, num_in = shape.linear_shape(site)
+                specs |= gate_specs(f"{place(layer, site)}.lora", num_in)
         return specs
 
     def decode(self, shape: BackboneShape, tensors: Tensors) -> dict[tuple[int, Site], SiteOps]:
-        """One `low_rank` op per layer and site."""
-        return {
-            (layer, site): SiteOps(
-                low_rank=LowRank(
-                    a=to_float32(tensors[f"layers.{layer}.{site}.lora_a"]),
-                    b=to_float32(tensors[f"layers.{layer}.{site}.lora_b"]),
-                    scale=self.alpha / self.rank,
-                )
-            )
-            for layer in range(shape.num_layers)
-            for site in self.sites
-        }
+        """A `low_rank` op per place, with its gate."""
+        ops = super().decode(shape, tensors)
+        if self.gated:
+            for (layer, site), found in ops.items():
+                assert found.low_rank is not None
+                gate = decode_gate(f"{place(layer, site)}.lora", tensors)
+                ops[layer, site] = replace(found, low_rank=replace(found.low_rank, gate=gate))
+        return ops

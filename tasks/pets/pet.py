@@ -58,6 +58,10 @@ class Pet(BaseModel, ABC):
 
     kind: str
 
+    def reserved_positions(self) -> int:
+        """Return how many of the backbone's positions rows of the task cannot have."""
+        return 0
+
     @abstractmethod
     def tensor_specs(self, shape: BackboneShape) -> dict[str, TensorSpec]:
         """Return what each tensor must be; all are required and there are no others.

@@ -61,7 +61,7 @@ def inject(sites: PetSites, pet: Pet) -> None:
     Raises:
         TypeError: If there is no recipe for the kind.
     """
-    builder = _BUILDERS.get(type(pet))
+    builder = TRAINABLE.get(type(pet))
     if builder is None:
         raise TypeError(f"no training recipe for PET kind {pet.kind}")
     builder(sites, pet)
@@ -85,19 +85,20 @@ def load_weights(sites: PetSites, weights: PetWeights) -> None:
     for (index, site), ops in weights.sites.items():
         if site == "attention_norm" or site == "ffn_norm":
             _load_norm(sites.norm[index, site], ops)
-        else:
+        elif site != "attention" and site != "embeddings":
             _load_linear(sites.linear[index, site], ops)
 
 
 def _inject_lora(sites: PetSites, pet: Lora) -> None:
-    for (_, site), linear in sites.linear.items():
-        if site not in pet.sites:
+    for (layer, site), linear in sites.linear.items():
+        if site not in pet.sites and f"{layer}.{site}" not in pet.sites:
             continue
         num_out, num_in = linear.weight.shape
-        linear.lora_a = nn.Parameter(torch.empty(pet.rank, num_in))
+        rank = pet.rank_at(layer, site)
+        linear.lora_a = nn.Parameter(torch.empty(rank, num_in))
         nn.init.kaiming_uniform_(linear.lora_a, a=5**0.5)
-        linear.lora_b = zeros(num_out, pet.rank)
-        linear.lora_scale = pet.alpha / pet.rank
+        linear.lora_b = zeros(num_out, rank)
+        linear.lora_scale = pet.scale_at(layer, site)
 
 
 def _inject_ia3(sites: PetSites, pet: Ia3) -> None:
@@ -117,9 +118,9 @@ def _inject_bitfit(sites: PetSites, pet: BitFit) -> None:
 
 def _inject_adapter(sites: PetSites, pet: Adapter) -> None:
     for (index, site), linear in sites.linear.items():
-        if site == "ffn_output":
+        if site == "ffn_output" and pet.placement != "attention":
             norm = sites.norm[index, "ffn_norm"]
-        elif site == "attention_output" and pet.placement == "houlsby":
+        elif site == "attention_output" and pet.placement != "pfeiffer":
             norm = sites.norm[index, "attention_norm"]
         else:
             continue
@@ -142,7 +143,7 @@ def _inject_diff(sites: PetSites, pet: Diff) -> None:
         norm.bias = zeros(*norm.shared_bias.shape)
 
 
-_BUILDERS: dict[type[Pet], Callable[[PetSites, Any], None]] = {
+TRAINABLE: dict[type[Pet], Callable[[PetSites, Any], None]] = {
     Adapter: _inject_adapter,
     BitFit: _inject_bitfit,
     Diff: _inject_diff,

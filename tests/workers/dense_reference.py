@@ -4,7 +4,10 @@ It shares no code with the engine. It reads the dense tensors of a task by the n
 artifact format documents, changes a private copy of the model, and runs one row at a time.
 """
 
+import re
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,16 @@ _MODULES = {
     "ffn_norm": "output.LayerNorm",
 }
 
+_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "leaky_relu": F.leaky_relu,
+    "relu": F.relu,
+    "sigmoid": torch.sigmoid,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+}
+
 
 def plain_model(folder: Path) -> BertModel:
     """Load a backbone with transformers, unchanged."""
@@ -43,25 +56,37 @@ def plain_model(folder: Path) -> BertModel:
 
 
 def merged_model(plain: BertModel, task: RandomTask) -> BertModel:
-    """Return a copy of a plain model with a task's PET merged in; the embeddings are shared.
+    """Return a copy of a plain model with a task's PET in it; unchanged embeddings are shared.
 
-    What can be written into weights is; IA3 and adapters become hooks.
+    What can be written into weights is; the rest become hooks. Prefixes and prompts are inputs:
+    `reference_logits` gives them.
     """
-    shared = {id(parameter): parameter for parameter in plain.embeddings.parameters()}
-    model = deepcopy(plain, shared)
-    by_site: dict[tuple[int, str], dict[str, torch.Tensor]] = {}
-    for name, array in task.dense.items():
-        _, layer, site, tensor = name.split(".", 3)
-        by_site.setdefault((int(layer), site), {})[tensor] = torch.tensor(array)
-    with torch.no_grad():
-        for (number, site), tensors in by_site.items():
-            module = model.get_submodule(f"encoder.layer.{number}.{_MODULES[site]}")
-            if isinstance(module, nn.LayerNorm):
-                _merge_norm(module, tensors)
-            else:
-                assert isinstance(module, nn.Linear)
-                _merge_linear(module, site, tensors, task.pet)
+    model = deepcopy(plain, {id(p): p for p in plain.embeddings.parameters()})
+    for pet, dense in parts_of(task.pet, task.dense):
+        by_place: dict[str, dict[str, torch.Tensor]] = {}
+        for name, array in dense.items():
+            place, tensor = re.fullmatch(r"((?:layers\.\d+\.)?[a-z_0-9]+)\.(.+)", name).groups()  # type: ignore[union-attr]
+            by_place.setdefault(place, {})[tensor] = torch.tensor(array)
+        shared_rule = by_place.pop("compacter", {}).get("rule")
+        with torch.no_grad():
+            for place, tensors in by_place.items():
+                if place == "embeddings":
+                    _change_embeddings(model, plain, tensors)
+                else:
+                    _, number, site = place.split(".")
+                    layer = model.encoder.layer[int(number)]
+                    _change_site(layer, int(number), site, tensors, pet, shared_rule)
     return model
+
+
+def parts_of(pet: Any, dense: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:  # noqa: ANN401
+    """Yield each part of a PET with its tensors."""
+    if pet.kind != "combined":
+        yield pet, dense
+        return
+    for number, part in enumerate(pet.parts):
+        prefix = f"parts.{number}."
+        yield part, {n.removeprefix(prefix): v for n, v in dense.items() if n.startswith(prefix)}
 
 
 def reference_logits(
@@ -71,30 +96,144 @@ def reference_logits(
     token_types: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
     """Run one row through a merged model and the task's head."""
+    ids = torch.from_numpy(token_ids)[None]
+    types = torch.zeros_like(ids) if token_types is None else torch.from_numpy(token_types)[None]
     with torch.inference_mode():
-        hidden = model(
-            input_ids=torch.from_numpy(token_ids)[None],
-            token_type_ids=None if token_types is None else torch.from_numpy(token_types)[None],
-        ).last_hidden_state[0]
-        vectors = {"mean": hidden.mean(0), "cls": hidden[0], "none": hidden}[task.pooling]
+        hidden, first = _hidden_states(model, task, ids, types)
+        vectors = {"mean": hidden.mean(0), "cls": first, "none": hidden}[task.pooling]
         head = torch.tensor(task.head_weight), torch.tensor(task.head_bias)
         logits: NDArray[np.float32] = F.linear(vectors, *head).numpy()
     return logits
 
 
-def _merge_norm(module: nn.LayerNorm, tensors: dict[str, torch.Tensor]) -> None:
+def _hidden_states(
+    model: BertModel, task: RandomTask, ids: torch.Tensor, types: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the states of the row's own tokens, and that of the token `cls` pooling reads."""
+    own = torch.arange(ids.shape[1])
+    for pet, dense in parts_of(task.pet, task.dense):
+        if pet.kind == "prefix":
+            offset = pet.num_tokens if pet.moves_positions else 0
+            hidden = _with_prefix(model, pet, dense, ids, types, own + offset)
+            return hidden, hidden[0]
+        if pet.kind == "prompt":
+            return _with_prompt(model, pet, torch.tensor(dense["embeddings.prompt"]), ids, types)
+    hidden = model(input_ids=ids, token_type_ids=types).last_hidden_state[0]
+    return hidden, hidden[0]
+
+
+def _with_prefix(
+    model: BertModel,
+    pet: Any,  # noqa: ANN401
+    dense: dict[str, Any],
+    ids: torch.Tensor,
+    types: torch.Tensor,
+    positions: torch.Tensor,
+) -> torch.Tensor:
+    """Run layer by layer, with the attention written out."""
+    hidden = model.embeddings(input_ids=ids, token_type_ids=types, position_ids=positions[None])
+    num_heads = model.config.num_attention_heads
+    layers: Any = model.encoder.layer
+    for number, layer in enumerate(layers):
+        place = f"layers.{number}.attention.prefix"
+        attention = layer.attention.self
+        query, key, value = attention.query(hidden), attention.key(hidden), attention.value(hidden)
+        if f"{place}_keys" in dense:
+            gate = torch.ones(())
+            if pet.gated:
+                gate = _mean_gate(hidden[0], dense, f"{place}_gate")
+            key = torch.cat([gate * torch.tensor(dense[f"{place}_keys"])[None], key], dim=1)
+            value = torch.cat([gate * torch.tensor(dense[f"{place}_values"])[None], value], dim=1)
+        query, key, value = (
+            states.unflatten(2, (num_heads, -1)).transpose(1, 2) for states in (query, key, value)
+        )
+        weights = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1)
+        attended = (weights @ value).transpose(1, 2).flatten(2)
+        hidden = layer.attention.output(attended, hidden)
+        hidden = layer.output(layer.intermediate(hidden), hidden)
+    result: torch.Tensor = hidden[0]
+    return result
+
+
+def _with_prompt(
+    model: BertModel,
+    pet: Any,  # noqa: ANN401
+    prompt: torch.Tensor,
+    ids: torch.Tensor,
+    types: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Insert the virtual tokens before or behind the embeddings' LayerNorm."""
+    length, count = ids.shape[1], len(prompt)
+    split = {"first": 0, "after_cls": 1, "last": length}[pet.place]
+
+    def insert(states: torch.Tensor, virtual: torch.Tensor) -> torch.Tensor:
+        return torch.cat([states[:, :split], virtual[None], states[:, split:]], dim=1)
+
+    if pet.enters == "words":
+        words = insert(model.embeddings.word_embeddings(ids), prompt)
+        embedded = model.embeddings(
+            inputs_embeds=words,
+            token_type_ids=insert(types, torch.zeros(count, dtype=torch.int64)),
+        )
+    else:
+        embedded = insert(model.embeddings(input_ids=ids, token_type_ids=types), prompt)
+    hidden = embedded
+    for layer in model.encoder.layer:
+        hidden = layer(hidden)
+    all_states = hidden[0]
+    own = torch.cat([all_states[:split], all_states[split + count :]])
+    return own, own[0] if pet.pools_own else all_states[0]
+
+
+def _change_embeddings(
+    model: BertModel, plain: BertModel, tensors: dict[str, torch.Tensor]
+) -> None:
+    if model.embeddings.LayerNorm.weight is plain.embeddings.LayerNorm.weight:
+        model.embeddings = deepcopy(plain.embeddings)
+    embeddings = model.embeddings
+    tables = {
+        "words": embeddings.word_embeddings.weight,
+        "positions": embeddings.position_embeddings.weight,
+        "types": embeddings.token_type_embeddings.weight,
+        "weight": embeddings.LayerNorm.weight,
+        "bias": embeddings.LayerNorm.bias,
+    }
     for name, delta in tensors.items():
-        module.get_parameter(name).add_(delta)
+        if name != "prompt":
+            tables[name].add_(delta)
+
+
+def _change_site(
+    layer: Any,  # noqa: ANN401
+    number: int,
+    site: str,
+    tensors: dict[str, torch.Tensor],
+    pet: Any,  # noqa: ANN401
+    rule: torch.Tensor | None,
+) -> None:
+    if site == "attention":
+        return
+    module = layer.get_submodule(_MODULES[site])
+    if isinstance(module, nn.LayerNorm):
+        for name, delta in tensors.items():
+            module.get_parameter(name).add_(delta)
+        return
+    assert isinstance(module, nn.Linear)
+    _merge_linear(module, number, site, tensors, pet)
+    if pet.kind in ("adapter", "compacter"):
+        output = layer.attention.output if site == "attention_output" else layer.output
+        output.forward = partial(_adapted_output, output, tensors, pet, rule)
 
 
 def _merge_linear(
     module: nn.Linear,
+    number: int,
     site: str,
     tensors: dict[str, torch.Tensor],
     pet: Any,  # noqa: ANN401
 ) -> None:
     if "lora_a" in tensors:
-        module.weight.add_(pet.alpha / pet.rank * tensors["lora_b"] @ tensors["lora_a"])
+        _merge_low_rank(module, number, site, tensors, pet)
     if "dropped" in tensors:
         module.weight.masked_fill_(tensors["dropped"], 0.0)
     if "delta" in tensors:
@@ -103,18 +242,103 @@ def _merge_linear(
         module.bias.add_(tensors["bias"])
     if "scale" in tensors:
         scale = tensors["scale"]
-        if site == "ffn_output":
+        inputs = ("ffn_output",) if pet.input_sites is None else pet.input_sites
+        if site in inputs or f"{number}.{site}" in inputs:
             module.register_forward_pre_hook(lambda _, args: (args[0] * scale,))
         else:
             module.register_forward_hook(lambda _, __, output: output * scale)
-    if "adapter_down.weight" in tensors:
-        activation = F.gelu if pet.activation == "gelu" else F.relu
 
-        def adapt(_: nn.Module, __: Any, h: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
-            down = F.linear(h, tensors["adapter_down.weight"], tensors["adapter_down.bias"])
-            up = F.linear(
-                activation(down), tensors["adapter_up.weight"], tensors["adapter_up.bias"]
+
+def _merge_low_rank(
+    module: nn.Linear,
+    number: int,
+    site: str,
+    tensors: dict[str, torch.Tensor],
+    pet: Any,  # noqa: ANN401
+) -> None:
+    def pattern(name: str, default: float) -> float:
+        found = getattr(pet, name, None) or {}
+        value: float = found.get(f"{number}.{site}", found.get(site, default))
+        return value
+
+    rank = pattern("rank_pattern", pet.rank)
+    alpha = pattern("alpha_pattern", pet.alpha)
+    a, b = tensors["lora_a"], tensors["lora_b"]
+    if pet.kind == "adalora":
+        change = pet.alpha / (pet.rank + 1e-5) * b @ torch.diag(tensors["lora_e"]) @ a
+        module.weight.add_(change)
+        return
+    scale = alpha / rank**0.5 if pet.rank_stabilized else alpha / rank
+    if "lora_bias" in tensors:
+        module.bias.add_(scale * tensors["lora_bias"])
+    if "lora_gate.weight" in tensors:
+        module.register_forward_hook(
+            lambda _, args, output: (
+                output + _mean_gate(args[0][0], tensors, "lora_gate") * scale * args[0] @ a.T @ b.T
             )
-            return h + up
+        )
+    elif pet.kind == "dora":
+        changed = module.weight + scale * b @ a
+        lengths = changed.norm(dim=1, keepdim=True)
+        module.weight.copy_(tensors["magnitude"][:, None] * changed / lengths)
+    else:
+        module.weight.add_(scale * b @ a)
 
-        module.register_forward_hook(adapt)
+
+def _mean_gate(states: torch.Tensor, tensors: Mapping[str, Any], name: str) -> torch.Tensor:
+    """Return the mean over one row's tokens of the gate's sigmoid."""
+    weight, bias = (torch.asarray(tensors[f"{name}.{p}"], copy=True) for p in ("weight", "bias"))
+    return torch.sigmoid(states @ weight + bias).mean()
+
+
+def _adapted_output(
+    output: Any,  # noqa: ANN401
+    tensors: dict[str, torch.Tensor],
+    pet: Any,  # noqa: ANN401
+    rule: torch.Tensor | None,
+    hidden_states: torch.Tensor,
+    input_tensor: torch.Tensor,
+) -> torch.Tensor:
+    """Stand for the forward pass of a BertSelfOutput or BertOutput that has an adapter."""
+    h = output.dense(hidden_states)
+    normed = output.LayerNorm(h + input_tensor)
+    source = {None: h, "output": h, "normed": normed, "input": input_tensor}[pet.reads]
+    base = normed if pet.adds_to == "normed" else h
+
+    def own_norm(name: str, states: torch.Tensor) -> torch.Tensor:
+        weight, bias = (tensors[f"adapter_norm_{name}.{part}"] for part in ("weight", "bias"))
+        return F.layer_norm(states, weight.shape, weight, bias, 1e-5)
+
+    inner = own_norm("before", source) if pet.norm_before else source
+    inner = _ACTIVATIONS[pet.activation](_project(inner, "adapter_down", tensors, pet, rule))
+    change = _project(inner, "adapter_up", tensors, pet, rule)
+    if pet.gated:
+        change = change * _mean_gate(source[0], tensors, "adapter_gate")
+    if pet.norm_after == "change":
+        change = own_norm("after", change)
+    result = base + change
+    if pet.norm_after == "sum":
+        result = own_norm("after", result)
+    if not pet.skips_norm:
+        result = output.LayerNorm(result + input_tensor)
+    normed_result: torch.Tensor = result
+    return normed_result
+
+
+def _project(
+    states: torch.Tensor,
+    name: str,
+    tensors: dict[str, torch.Tensor],
+    pet: Any,  # noqa: ANN401
+    rule: torch.Tensor | None,
+) -> torch.Tensor:
+    bias = tensors[f"{name}.bias"]
+    if pet.kind == "adapter":
+        return states @ tensors[f"{name}.weight"].T + bias
+    rules = tensors[f"{name}.rule"] if rule is None else rule
+    if pet.phm_rank is None:
+        blocks = tensors[f"{name}.blocks"]
+    else:
+        blocks = tensors[f"{name}.left"] @ tensors[f"{name}.right"]
+    weight = torch.stack([torch.kron(rules[i], blocks[i]) for i in range(pet.phm_dim)]).sum(0)
+    return states @ weight + bias

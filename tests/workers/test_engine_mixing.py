@@ -1,12 +1,15 @@
 """A row's answer is its own: whatever stands beside it, wherever it stands, however it is cut."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.workers.pets import PETS, random_task, without_pet
+from tests.workers.pets import PETS, can_be_empty, empty_task, random_task, without_pet
 from workers.backbone import Backbone
 from workers.break_even import NEVER
 from workers.engine import Engine, EngineRow
@@ -30,30 +33,98 @@ def tasks(small_engine: Engine) -> dict[str, LoadedTask]:
     return loaded
 
 
+@pytest.fixture(scope="module")
+def second_engine(small_engine: Engine) -> Iterator[Engine]:
+    """Another worker's engine on the same backbone, with two threads."""
+    engine = Engine(small_engine.backbone, threads=2)
+    yield engine
+    engine.close()
+
+
 def token_ids(seed: int, num_tokens: int) -> NDArray[np.int64]:
     """Token ids of words."""
     return np.random.default_rng(seed).integers(1000, 30000, num_tokens)
 
 
-@pytest.mark.parametrize("variant", [*PETS, "tagging"])
-@pytest.mark.parametrize("num_tokens", [1, 12, 61])
-def test_a_row_is_the_same_alone_and_anywhere_in_a_mixed_batch(
-    small_engine: Engine, tasks: dict[str, LoadedTask], variant: str, num_tokens: int
-) -> None:
-    """First, in the middle and last, among rows of all kinds and of its own."""
-    row = EngineRow(tasks[variant], token_ids(7, num_tokens))
-    others = [
-        EngineRow(task, token_ids(seed, length))
-        for seed, task in enumerate(tasks.values())
-        for length in (3, 40, 9)
-    ]
-    (alone,) = small_engine.run([row])
+LENGTHS = (1, 12, 61)
 
-    for place in (0, len(others) // 2, len(others)):
-        batch = [*others[:place], row, *others[place:]]
-        found = small_engine.run(batch)[place]
-        assert found.shape == alone.shape
-        assert np.abs(found - alone).max() < TOLERANCE
+
+@pytest.fixture(scope="module")
+def alone(
+    small_engine: Engine, tasks: dict[str, LoadedTask]
+) -> dict[tuple[str, int], NDArray[np.float32]]:
+    """The logits of a row of each task and length, run by itself."""
+    return {
+        (name, length): small_engine.run([EngineRow(task, token_ids(7, length))])[0]
+        for name, task in tasks.items()
+        for length in LENGTHS
+    }
+
+
+def distances_in_one_batch(
+    engine: Engine,
+    tasks: dict[str, LoadedTask],
+    alone: dict[tuple[str, int], NDArray[np.float32]],
+    batch: list[tuple[str, int]],
+) -> list[float]:
+    """Return how far the logits of each row of a batch are from those of the row alone."""
+    found = engine.run([EngineRow(tasks[name], token_ids(7, length)) for name, length in batch])
+    assert [logits.shape for logits in found] == [alone[row].shape for row in batch]
+    pairs = zip(found, (alone[row] for row in batch), strict=True)
+    return [float(np.abs(logits - own).max()) for logits, own in pairs]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_rows_of_every_kind_in_one_batch_are_as_alone(
+    small_engine: Engine,
+    tasks: dict[str, LoadedTask],
+    alone: dict[tuple[str, int], NDArray[np.float32]],
+    seed: int,
+) -> None:
+    """All kinds and options, three lengths each, in two orders."""
+    batch = list(alone)
+    np.random.default_rng(seed).shuffle(batch)
+
+    assert max(distances_in_one_batch(small_engine, tasks, alone, batch)) < TOLERANCE
+
+
+ROWS = st.tuples(st.sampled_from([*PETS, "tagging"]), st.sampled_from(LENGTHS))
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(batch=st.lists(ROWS, min_size=1, max_size=12), threads=st.sampled_from([1, 2]))
+def test_a_row_is_the_same_alone_and_in_any_batch(
+    small_engine: Engine,
+    second_engine: Engine,
+    tasks: dict[str, LoadedTask],
+    alone: dict[tuple[str, int], NDArray[np.float32]],
+    batch: list[tuple[str, int]],
+    threads: int,
+) -> None:
+    """Whatever the neighbours, their kinds, order and number, and whichever worker runs it."""
+    engine = small_engine if threads == 1 else second_engine
+
+    assert max(distances_in_one_batch(engine, tasks, alone, batch)) < TOLERANCE
+
+
+@pytest.mark.parametrize("variant", [name for name, pet in PETS.items() if can_be_empty(pet)])
+def test_a_pet_that_changes_nothing_is_the_bare_backbone(
+    small_engine: Engine, variant: str
+) -> None:
+    """Zero deltas and factors, scales of one, a gate that is shut: the backbone's own logits."""
+    task = empty_task(variant, small_engine.backbone)
+    loaded = task.load(small_engine)
+    ids = token_ids(7, 12)
+
+    found, bare = (
+        small_engine.run([EngineRow(of, ids)])[0] for of in (loaded, without_pet(loaded))
+    )
+
+    assert np.abs(found - bare).max() < TOLERANCE
 
 
 @pytest.mark.parametrize("variant", ["mask", "diff"])
@@ -110,8 +181,9 @@ def test_the_number_of_threads_changes_nothing(
 ) -> None:
     """Slices of one batch, cut for any number of threads, give the same logits."""
     rows = [
-        EngineRow(task, token_ids(seed, 30 + 13 * seed)) for seed, task in enumerate(tasks.values())
-    ] * 5
+        EngineRow(task, token_ids(seed, 30 + 13 * (seed % 9)))
+        for seed, task in enumerate(tasks.values())
+    ]
     expected = [small_engine.run([row])[0] for row in rows]
     engine = Engine(small_engine.backbone, threads=threads)
 

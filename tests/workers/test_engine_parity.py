@@ -14,8 +14,9 @@ from transformers import BertModel
 from messages.task_event import TaskKind
 from tasks.description import Pooling
 from tests.workers.dense_reference import merged_model, plain_model, reference_logits
-from tests.workers.pets import PETS, random_task, without_pet
+from tests.workers.pets import OTHER_PETS, PAPERS_PETS, PETS, random_task, without_pet
 from tests.workers.sentences import SENTENCES
+from workers.backbone_store import BackboneStore
 from workers.engine import Engine, EngineRow
 from workers.loaded_task import LoadedTask
 from workers.task_ops import ProductOps
@@ -27,6 +28,12 @@ TOLERANCE = 2e-5
 def plain(backbone_folder: Path) -> BertModel:
     """The backbone as transformers runs it."""
     return plain_model(backbone_folder)
+
+
+@pytest.fixture(scope="session")
+def small_plain(backbones: BackboneStore) -> BertModel:
+    """The small backbone as transformers runs it."""
+    return plain_model(backbones.fetch("minilm-l3"))
 
 
 @pytest.fixture(scope="session")
@@ -44,11 +51,26 @@ def token_rows(tokenizer: Tokenizer) -> list[NDArray[np.int64]]:
     return [np.array(tokenizer.encode(text).ids, dtype=np.int64) for text in SENTENCES]
 
 
-@pytest.mark.parametrize("variant", PETS)
+@pytest.mark.parametrize("variant", PAPERS_PETS)
 def test_logits_equal_those_of_the_merged_model(
     engine: Engine, plain: BertModel, token_rows: list[NDArray[np.int64]], variant: str
 ) -> None:
-    """Each kind of PET, all sentences in one batch: within 2e-5 of the merged dense model."""
+    """The papers' kinds on each backbone: within 2e-5 of the merged dense model."""
+    _check_parity(engine, plain, token_rows, variant)
+
+
+@pytest.mark.parametrize("variant", OTHER_PETS)
+def test_logits_of_every_other_kind_and_option_equal_those_of_the_dense_model(
+    small_engine: Engine, small_plain: BertModel, token_rows: list[NDArray[np.int64]], variant: str
+) -> None:
+    """Each option of each kind, on the small backbone."""
+    _check_parity(small_engine, small_plain, token_rows, variant)
+
+
+def _check_parity(
+    engine: Engine, plain: BertModel, token_rows: list[NDArray[np.int64]], variant: str
+) -> None:
+    """All sentences in one batch against the dense model, one row at a time."""
     task = random_task(variant, engine.backbone.shape)
     loaded = task.load(engine)
     model = merged_model(plain, task)
@@ -61,9 +83,10 @@ def test_logits_equal_those_of_the_merged_model(
 
 @pytest.mark.parametrize("variant", PETS)
 def test_every_op_of_a_task_moves_the_logits(
-    engine: Engine, token_rows: list[NDArray[np.int64]], variant: str
+    small_engine: Engine, token_rows: list[NDArray[np.int64]], variant: str
 ) -> None:
     """Dropping any one op of any product changes logits by far more than the parity allows."""
+    engine = small_engine
     loaded = random_task(variant, engine.backbone.shape).load(engine)
     rows = token_rows[1:12:5]
     whole = engine.run([EngineRow(loaded, ids) for ids in rows])
@@ -179,3 +202,8 @@ def _without_each_op(task: LoadedTask) -> Iterator[tuple[str, LoadedTask]]:
     for norm_place in task.ops.norms:
         norms = {key: norm for key, norm in task.ops.norms.items() if key != norm_place}
         yield f"{norm_place}", replace(task, ops=replace(task.ops, norms=norms))
+    for layer in task.ops.prefixes:
+        prefixes = {key: prefix for key, prefix in task.ops.prefixes.items() if key != layer}
+        yield f"prefix {layer}", replace(task, ops=replace(task.ops, prefixes=prefixes))
+    if task.ops.embeddings is not None:
+        yield "embeddings", replace(task, ops=replace(task.ops, embeddings=None))

@@ -172,7 +172,10 @@ def test_adapters_sit_where_their_papers_put_them(
 
 def test_the_registry_has_every_kind_under_its_own_name() -> None:
     """What `task.json` may say is what the registry knows."""
-    assert sorted(PET_KINDS) == ["adapter", "bitfit", "diff", "ia3", "lora", "mask"]
+    assert sorted(PET_KINDS) == [
+        "adalora", "adapter", "bitfit", "combined", "compacter", "dense_delta", "diff", "dora",
+        "embedding_delta", "ia3", "layer_norm", "lora", "mask", "prefix", "prompt",
+    ]  # fmt: skip
     assert all(kind.model_fields["kind"].default == name for name, kind in PET_KINDS.items())
 
 

@@ -1,0 +1,114 @@
+"""What a task does to the embeddings of its rows, as tensors."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gpu_ops.layer_norm import NormWeights
+from tasks.site_ops import PromptLevel, PromptPlace, SiteOps
+from workers.backbone import Backbone
+from workers.errors import TaskUnsupportedError
+
+
+class PromptVectors(NamedTuple):
+    """Virtual tokens of each row of a task."""
+
+    vectors: torch.Tensor
+    """Shape (num_virtual, hidden)."""
+    place: PromptPlace
+    enters: PromptLevel
+    pools_own: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddingOps:
+    """One task's ops at the embeddings; absent ones are None."""
+
+    prompt: PromptVectors | None
+    position_offset: int
+    norm: NormWeights | None
+    """Whole gamma and beta: shared plus delta."""
+    word_rows: torch.Tensor | None
+    """Shape (num_changed,), int64, ascending: rows of the word table."""
+    word_deltas: torch.Tensor | None
+    """Shape (num_changed, hidden), added to them."""
+    place_deltas: torch.Tensor | None
+    """Shape (num_token_types * max_positions, hidden), added to the table of places."""
+
+    def change(self, token_ids: torch.Tensor, places: torch.Tensor, embedded: torch.Tensor) -> None:
+        """Add the deltas to the embeddings of a span of tokens.
+
+        Args:
+            token_ids: Shape (num_tokens,).
+            places: Shape (num_tokens,): rows of the table of places.
+            embedded: Shape (num_tokens, hidden). Changed in place.
+        """
+        if self.word_rows is not None and self.word_deltas is not None:
+            found = torch.searchsorted(self.word_rows, token_ids).clamp_(
+                max=len(self.word_rows) - 1
+            )
+            is_changed = self.word_rows[found] == token_ids
+            embedded[is_changed] += self.word_deltas[found[is_changed]]
+        if self.place_deltas is not None:
+            embedded += self.place_deltas[places]
+
+
+def embedding_ops(ops: SiteOps, backbone: Backbone) -> EmbeddingOps:
+    """Return the ops of a task at the embeddings of a backbone."""
+    shared = backbone.embeddings.norm
+    norm = None
+    if ops.norm_weight is not None or ops.norm_bias is not None:
+        norm = NormWeights(
+            shared.weight if ops.norm_weight is None else shared.weight + _tensor(ops.norm_weight),
+            shared.bias if ops.norm_bias is None else shared.bias + _tensor(ops.norm_bias),
+        )
+    prompt = None
+    if ops.prompt is not None:
+        prompt = PromptVectors(
+            _tensor(ops.prompt.vectors), ops.prompt.place, ops.prompt.enters, ops.prompt.pools_own
+        )
+    words = ops.word_deltas
+    return EmbeddingOps(
+        prompt=prompt,
+        position_offset=ops.position_offset,
+        norm=norm,
+        word_rows=None if words is None else torch.from_numpy(words.rows.astype(np.int64)),
+        word_deltas=None if words is None else _tensor(words.values),
+        place_deltas=_place_deltas(ops, backbone),
+    )
+
+
+def _place_deltas(ops: SiteOps, backbone: Backbone) -> torch.Tensor | None:
+    """Return the deltas of positions and token types, summed as the backbone's table is."""
+    if ops.position_deltas is None and ops.type_deltas is None:
+        return None
+    hidden = backbone.embeddings.places.shape[1]
+    positions = torch.zeros(backbone.shape.max_positions, hidden)
+    types = torch.zeros(backbone.num_token_types, hidden)
+    if ops.position_deltas is not None:
+        positions = _fitting(_tensor(ops.position_deltas), positions, "positions")
+    if ops.type_deltas is not None:
+        types = _fitting(_tensor(ops.type_deltas), types, "token types")
+    return (types[:, None, :] + positions[None, :, :]).reshape(-1, hidden)
+
+
+def _fitting(deltas: torch.Tensor, table: torch.Tensor, name: str) -> torch.Tensor:
+    """Return deltas that have the table's shape.
+
+    Raises:
+        TaskUnsupportedError: If they do not.
+    """
+    if deltas.shape != table.shape:
+        raise TaskUnsupportedError(
+            f"the task changes {len(deltas)} {name}, the backbone has {len(table)}: it was trained "
+            f"on another one"
+        )
+    return deltas
+
+
+def _tensor(array: NDArray[np.float32]) -> torch.Tensor:
+    """Copy: the arrays may be views of a read-only file."""
+    return torch.from_numpy(np.array(array, dtype=np.float32))
