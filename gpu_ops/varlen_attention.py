@@ -23,21 +23,25 @@ def varlen_attention(
     qkv: torch.Tensor,
     num_heads: int,
     row_lens: Sequence[int],
+    bias: torch.Tensor | None = None,
     prefixes: Mapping[int, PrefixStates] | None = None,
 ) -> torch.Tensor:
     """Let each row attend to itself, and to its prefix where it has one.
 
-    Semantics: for each row r and head a, softmax(q k^T / sqrt(head_dim)) v over r's tokens and
-    prefix.
+    Semantics: for each row r and head a, softmax(q k^T / sqrt(head_dim) + bias_a) v over r's
+    tokens and prefix; a prefix has no bias.
 
-    One call of torch's fused kernel per row, on views: packing several short rows into one call
-    under a block mask was measured to gain nothing, and would let a NaN of one row into another.
+    Row by row, on views, without a bias in torch's fused kernel: packing several short rows into
+    one call under a block mask was measured to gain nothing, and would let a NaN of one row into
+    another.
 
     Args:
         qkv: Shape (num_tokens, 3 * hidden): queries, keys and values side by side, each with its
             heads one after the other. Tokens past the last row are padding.
         num_heads: Heads that `hidden` divides into.
         row_lens: Tokens of each row, in order.
+        bias: Shape (num_heads, n, n) by head, query and key, with n at least the longest row; a row
+            takes the first of its tokens. None adds nothing.
         prefixes: By the row's number.
 
     Returns:
@@ -54,11 +58,25 @@ def varlen_attention(
         if prefixes and i in prefixes:
             keys = torch.cat([_in_heads(prefixes[i].keys, num_heads), keys], dim=2)
             values = torch.cat([_in_heads(prefixes[i].values, num_heads), values], dim=2)
-        attended = F.scaled_dot_product_attention(query[i], keys, values)
+        attended = _attended(query[i], keys, values, bias)
         rows.append(attended.transpose(1, 2).reshape(-1, hidden))
     if num_padding:
         rows.append(qkv.new_zeros(num_padding, hidden))
     return torch.cat(rows)
+
+
+def _attended(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Let one row attend; all but the bias have shape (1, num_heads, tokens, head_dim)."""
+    if bias is None:
+        return F.scaled_dot_product_attention(query, key, value)
+    # The fused kernel takes a bias too, but then twice as long as this up to 64 tokens.
+    row_len, width = query.shape[2:]
+    num_virtual = key.shape[2] - row_len
+    added = F.pad(bias[:, :row_len, :row_len], (num_virtual, 0))
+    scores = torch.baddbmm(added, query[0], key[0].transpose(1, 2), alpha=width**-0.5)
+    return torch.bmm(scores.softmax(dim=-1), value[0]).unsqueeze(0)
 
 
 def _in_heads(states: torch.Tensor, num_heads: int) -> torch.Tensor:

@@ -121,7 +121,9 @@ class Encoder:
     def _layer(self, layer: int, hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
         qkv = self._product(layer, "qkv", hidden, batch)
         prefixes = self._prefixes(layer, hidden, batch)
-        attended = varlen_attention(qkv, self.backbone.shape.num_heads, batch.row_lens, prefixes)
+        attended = varlen_attention(
+            qkv, self.backbone.shape.num_heads, batch.row_lens, prefixes=prefixes
+        )
         output = self._product(layer, "attention_output", attended, batch)
         hidden = self._end_sublayer(layer, "attention_output", output, hidden, batch)
         inner = self._product(layer, "ffn_input", hidden, batch)

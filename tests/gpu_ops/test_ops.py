@@ -210,11 +210,13 @@ def test_layer_norm(layout: tuple[int, list[Span]]) -> None:
 
 @pytest.mark.parametrize("row_lens", [[1], [1, 1, 1], [31, 32, 33], [2, 133, 1, 7]])
 @pytest.mark.parametrize("num_padding", [0, 5])
-def test_varlen_attention(row_lens: list[int], num_padding: int) -> None:
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_varlen_attention(row_lens: list[int], num_padding: int, has_bias: bool) -> None:
     """Each row attends to itself alone; padding is zero and is attended to by nobody."""
     num_heads, hidden = 4, 32
     num_tokens = sum(row_lens) + num_padding
     qkv = normal(num_tokens, 3 * hidden)
+    bias = normal(num_heads, 140, 140, seed=1) if has_bias else torch.zeros(num_heads, 140, 140)
     expected = torch.zeros(num_tokens, hidden, dtype=torch.float64)
     start = 0
     for row_len in row_lens:
@@ -222,12 +224,15 @@ def test_varlen_attention(row_lens: list[int], num_padding: int) -> None:
         for head in range(num_heads):
             q, k, v = rows[:, 0, head], rows[:, 1, head], rows[:, 2, head]
             width = hidden // num_heads
-            weights = torch.softmax(q @ k.t() / width**0.5, dim=1)
+            scores = q @ k.t() / width**0.5 + bias[head, :row_len, :row_len].double()
+            weights = torch.softmax(scores, dim=1)
             columns = slice(head * width, (head + 1) * width)
             expected[start : start + row_len, columns] = weights @ v
         start += row_len
 
-    assert_close(varlen_attention(qkv, num_heads, row_lens), expected)
+    found = varlen_attention(qkv, num_heads, row_lens, bias if has_bias else None)
+
+    assert_close(found, expected)
 
 
 def test_attention_does_not_see_padding_or_other_rows() -> None:
