@@ -3,7 +3,7 @@
     python benchmarks/bench_engine.py [--json] [--repeats 5] [--rows 128] [--threads 1]
 
 Both run in this process, in turn, on the same rows: the engine in one call for all tasks, and
-transformers one task after another, each on a BertModel with that task's PET merged in, its
+transformers one task after another, each on a model with that task's PET merged in, its
 rows padded to the longest of them. Every pass is checked: logits within 1e-4 of each other.
 
 With one thread what is measured is CPU time, which other work on the machine hardly changes; with
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
-from transformers import BertModel
+from transformers import PreTrainedModel
 
 from benchmarks.document import Goal, make_document
 from petstream.settings import load_settings
@@ -65,9 +65,9 @@ class Peer:
 
     def __init__(self, folder: Path) -> None:
         self._plain = plain_model(folder)
-        self._models: dict[str, BertModel] = {}
+        self._models: dict[str, PreTrainedModel] = {}
 
-    def model(self, task: RandomTask) -> BertModel:
+    def model(self, task: RandomTask) -> PreTrainedModel:
         """Return the task's model; all of them share one table of embeddings."""
         if task.name not in self._models:
             self._models[task.name] = merged_model(self._plain, task)

@@ -92,6 +92,7 @@ def empty_backbone(shape: BackboneShape) -> Backbone:
         digest="",
         shape=shape,
         num_token_types=2,
+        activation="gelu",
         layer_norm_eps=1e-12,
         embeddings=EmbeddingWeights(torch.empty(0), torch.empty(0), norm),
         products=products,

@@ -18,7 +18,7 @@ from tasks.description import TaskDescription
 from tasks.errors import BackboneMismatch, BackboneUnknown
 from tasks.registry import add_revision, retire, revision_of, set_alias
 from tasks.store import TaskStore
-from workers.backbone_folder import read_config
+from workers.backbone_config import read_config
 from workers.backbone_store import find
 from workers.errors import BackboneError
 

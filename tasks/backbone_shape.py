@@ -1,48 +1,32 @@
-"""What a task knows of a BERT-shaped backbone: dimensions, digest, the sites where PETs act."""
+"""What a task knows of a backbone: dimensions, digest, the sites where PETs act."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
+from tasks.backbone_families import Dimension, family_of
 from tasks.errors import BackboneUnknown
+from tasks.sites import LINEAR_SITES, NORM_SITES, LinearSite, NormSite, Site
 
-LinearSite = Literal["query", "key", "value", "attention_output", "ffn_input", "ffn_output"]
-NormSite = Literal["attention_norm", "ffn_norm"]
-Site = LinearSite | NormSite | Literal["attention", "embeddings"]
-"""`attention` is where queries meet keys; `embeddings`, layer 0's only, is before all layers."""
-
-LINEAR_SITES: tuple[LinearSite, ...] = get_args(LinearSite)
-NORM_SITES: tuple[NormSite, ...] = get_args(NormSite)
-
-SITE_MODULES: Mapping[LinearSite | NormSite, str] = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dense",
-    "ffn_input": "intermediate.dense",
-    "ffn_output": "output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "ffn_norm": "output.LayerNorm",
-}
-"""Each site's module within a layer of BertModel."""
+__all__ = [
+    "LINEAR_SITES",
+    "NORM_SITES",
+    "BackboneShape",
+    "LinearSite",
+    "NormSite",
+    "Site",
+    "backbone_digest",
+    "read_shape",
+    "shape_from_config",
+]
 
 _MAX_DIMENSION = 1 << 20
 _MAX_CONFIG_BYTES = 1 << 20
 # Flat positions in a weight matrix are int32.
 _MAX_MATRIX_ITEMS = (1 << 31) - 1
-
-# field of BackboneShape -> key of a Hugging Face config.json
-_CONFIG_KEYS = {
-    "num_layers": "num_hidden_layers",
-    "hidden_size": "hidden_size",
-    "num_heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "vocab_size": "vocab_size",
-    "max_positions": "max_position_embeddings",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +39,10 @@ class BackboneShape:
     intermediate_size: int
     vocab_size: int
     max_positions: int
-    """Longest row in tokens, [CLS] and [SEP] included."""
+    """Longest row in tokens, the special ones included."""
 
     def __post_init__(self) -> None:
-        for field in _CONFIG_KEYS:
+        for field in self.__slots__:
             value = getattr(self, field)
             if type(value) is not int or not 1 <= value <= _MAX_DIMENSION:
                 raise ValueError(f"expected {field} in 1..{_MAX_DIMENSION}, got {value!r}")
@@ -86,7 +70,7 @@ def read_shape(backbone_folder: Path) -> BackboneShape:
     """Read the shape from the `config.json` of a Hugging Face folder.
 
     Raises:
-        BackboneUnknown: If there is no such file, or it does not describe a BERT-shaped model.
+        BackboneUnknown: If there is no such file, or it describes no backbone of a known family.
     """
     path = backbone_folder / "config.json"
     try:
@@ -105,7 +89,7 @@ def read_shape(backbone_folder: Path) -> BackboneShape:
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise BackboneUnknown(
-            f"{path} does not describe a BERT-shaped model ({error}): fetch it again with "
+            f"{path} describes no backbone that tasks can stand on ({error}): fetch it again with "
             f"`petstream models fetch {backbone_folder.name}`"
         ) from error
 
@@ -114,12 +98,19 @@ def shape_from_config(config: Mapping[str, Any]) -> BackboneShape:
     """Return the shape that a Hugging Face `config.json` states.
 
     Raises:
-        ValueError: If a dimension is not there or cannot be.
+        ValueError: If the family is not known, or a dimension is not there or cannot be.
     """
-    missing = [key for key in _CONFIG_KEYS.values() if key not in config]
+    family = family_of(config)
+    missing = [key for key in family.config_keys.values() if key not in config]
     if missing:
         raise ValueError(f"no {', '.join(missing)}")
-    return BackboneShape(**{field: config[key] for field, key in _CONFIG_KEYS.items()})
+    found: dict[Dimension, Any] = {
+        dimension: config[key] for dimension, key in family.config_keys.items()
+    }
+    position_rows = found.pop("position_rows")
+    if type(position_rows) is not int:
+        raise ValueError(f"expected a number of positions, got {position_rows!r}")
+    return BackboneShape(**found, max_positions=position_rows - family.first_position(config))
 
 
 def backbone_digest(backbone_folder: Path) -> str:

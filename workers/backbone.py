@@ -1,28 +1,31 @@
-"""The shared weights of one level: a BERT encoder in memory, read-only, one copy per process."""
+"""The shared weights of one level: an encoder in memory, read-only, one copy per process."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from gpu_ops.layer_norm import NormWeights
-from tasks.backbone_shape import (
-    NORM_SITES,
-    SITE_MODULES,
-    BackboneShape,
-    LinearSite,
-    NormSite,
-    backbone_digest,
+from tasks.backbone_families import (
+    EMBEDDING_NORM,
+    EMBEDDING_PROJECTION,
+    FAMILIES,
+    POSITIONS,
+    RELATIVE_ATTENTION,
+    TOKEN_TYPES,
+    WORDS,
 )
+from tasks.backbone_shape import NORM_SITES, BackboneShape, LinearSite, NormSite, backbone_digest
+from workers.backbone_config import Activation, BackboneConfig, read_config
 from workers.backbone_folder import (
     WEIGHTS_FILE,
     check_weights_header,
+    checkpoint_name,
     expected_tensors,
-    read_config,
-    tensor_prefix,
 )
 from workers.errors import BackboneCorruptError
 
@@ -50,19 +53,21 @@ class LinearWeights:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddingWeights:
-    """The embedding tables and their LayerNorm."""
+    """The embedding tables, their LayerNorm, and what makes the layers' width of theirs."""
 
     words: torch.Tensor
-    """Shape (vocab_size, hidden)."""
+    """Shape (vocab_size, embedding_size)."""
     places: torch.Tensor
-    """Shape (num_token_types * max_positions, hidden): the sum of the token type's and the
+    """Shape (num_token_types * max_positions, embedding_size): the sum of the token type's and the
     position's embedding, at row `token_type * max_positions + position`."""
     norm: NormWeights
+    projection: LinearWeights | None = None
+    """From embedding_size to hidden, where they differ (ELECTRA)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Backbone:
-    """A BERT encoder, float32."""
+    """An encoder of one of `FAMILIES`, float32."""
 
     name: str
     """Its folder's name."""
@@ -70,12 +75,16 @@ class Backbone:
     """`sha256:<hex>` of `model.safetensors`."""
     shape: BackboneShape
     num_token_types: int
+    """How many the rows of tokens use: 1 where the texts of a pair are not told apart."""
+    activation: Activation
     layer_norm_eps: float
     embeddings: EmbeddingWeights
     products: dict[tuple[int, Product], LinearWeights]
     norms: dict[tuple[int, NormSite], NormWeights]
-    pooler: LinearWeights | None
+    pooler: LinearWeights | None = None
     """Reads the first token; only heads of tasks use it. None: the checkpoint has none."""
+    relative_attention: torch.Tensor | None = None
+    """Shape (num_buckets, num_heads): the bias of attention scores by distance (MPNet)."""
 
     @classmethod
     def load(cls, folder: Path) -> "Backbone":
@@ -87,30 +96,31 @@ class Backbone:
         config = read_config(folder)
         check_weights_header(folder, config)
         digest = backbone_digest(folder)
-        stored = load_file(folder / WEIGHTS_FILE)
-        prefix = tensor_prefix(stored)
-        weights = {
-            name: stored[prefix + name].to(torch.float32).contiguous()
-            for name in expected_tensors(config)
-        }
-        broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
-        if broken:
-            raise BackboneCorruptError(f"{folder / WEIGHTS_FILE}: {broken[0]} is not finite")
+        weights = _read_weights(folder, config)
+        family = FAMILIES[config.family]
         layers = range(config.shape.num_layers)
         return cls(
             name=folder.name,
             digest=digest,
             shape=config.shape,
-            num_token_types=config.num_token_types,
+            num_token_types=config.num_token_types if config.pairs_have_types else 1,
+            activation=config.activation,
             layer_norm_eps=config.layer_norm_eps,
-            embeddings=_embeddings(weights),
-            products={(i, p): _product(weights, i, p) for i in layers for p in PRODUCTS},
+            embeddings=_embeddings(weights, config),
+            products={
+                (i, product): _side_by_side(
+                    weights, [family.module_path(i, site) for site in SITES_OF[product]]
+                )
+                for i in layers
+                for product in PRODUCTS
+            },
             norms={
-                (i, site): _norm(weights, f"encoder.layer.{i}.{SITE_MODULES[site]}")
+                (i, site): _norm(weights, family.module_path(i, site))
                 for i in layers
                 for site in NORM_SITES
             },
-            pooler=_pooler(stored, prefix, config.shape.hidden_size),
+            pooler=_pooler(folder, config),
+            relative_attention=weights.get(f"{RELATIVE_ATTENTION}.weight"),
         )
 
 
@@ -123,33 +133,57 @@ def shared_tensors(backbone: Backbone) -> Iterator[torch.Tensor]:
         yield backbone.pooler.bias
 
 
-def _pooler(stored: dict[str, torch.Tensor], prefix: str, hidden: int) -> LinearWeights | None:
-    weight, bias = (stored.get(f"{prefix}pooler.dense.{name}") for name in ("weight", "bias"))
-    if weight is None or bias is None:
-        return None
+def _pooler(folder: Path, config: BackboneConfig) -> LinearWeights | None:
+    """Return the pooler, of which checkpoints without a head for pairs of texts have none."""
+    hidden = config.shape.hidden_size
+    with safe_open(folder / WEIGHTS_FILE, framework="pt") as stored:
+        names = {
+            name: checkpoint_name(f"pooler.dense.{name}", config.family, stored.keys())
+            for name in ("weight", "bias")
+        }
+        if not set(names.values()) <= set(stored.keys()):
+            return None
+        weight, bias = (stored.get_tensor(names[name]).float() for name in ("weight", "bias"))
     if weight.shape != (hidden, hidden) or bias.shape != (hidden,):
-        raise BackboneCorruptError(f"the pooler should be [{hidden}, {hidden}]")
-    return LinearWeights(weight.float().contiguous(), bias.float().contiguous())
+        raise BackboneCorruptError(
+            f"{folder / WEIGHTS_FILE}: {names['weight']} should have shape {(hidden, hidden)}"
+        )
+    return LinearWeights(weight.contiguous(), bias.contiguous())
 
 
-def _embeddings(weights: dict[str, torch.Tensor]) -> EmbeddingWeights:
-    types = weights["embeddings.token_type_embeddings.weight"]
-    positions = weights["embeddings.position_embeddings.weight"]
-    places = types[:, None, :] + positions[None, :, :]
+def _read_weights(folder: Path, config: BackboneConfig) -> dict[str, torch.Tensor]:
+    """Return name within the base model -> tensor, float32."""
+    stored = load_file(folder / WEIGHTS_FILE)
+    weights: dict[str, torch.Tensor] = {}
+    for name in expected_tensors(config):
+        stored_name = checkpoint_name(name, config.family, stored)
+        weights[name] = stored[stored_name].to(torch.float32).contiguous()
+        if not weights[name].isfinite().all():
+            raise BackboneCorruptError(f"{folder / WEIGHTS_FILE}: {stored_name} is not finite")
+    return weights
+
+
+def _embeddings(weights: dict[str, torch.Tensor], config: BackboneConfig) -> EmbeddingWeights:
+    positions = weights[f"{POSITIONS}.weight"][config.first_position :]
+    types = torch.zeros(1, config.embedding_size)
+    if config.num_token_types:
+        types = weights[f"{TOKEN_TYPES}.weight"]
+        types = types if config.pairs_have_types else types[:1]
+    is_projected = config.embedding_size != config.shape.hidden_size
     return EmbeddingWeights(
-        words=weights["embeddings.word_embeddings.weight"],
-        places=places.reshape(-1, types.shape[1]),
-        norm=_norm(weights, "embeddings.LayerNorm"),
+        words=weights[f"{WORDS}.weight"],
+        places=(types[:, None, :] + positions[None, :, :]).reshape(-1, config.embedding_size),
+        norm=_norm(weights, EMBEDDING_NORM),
+        projection=_side_by_side(weights, [EMBEDDING_PROJECTION]) if is_projected else None,
     )
 
 
-def _product(weights: dict[str, torch.Tensor], layer: int, product: Product) -> LinearWeights:
-    names = [f"encoder.layer.{layer}.{SITE_MODULES[site]}" for site in SITES_OF[product]]
+def _side_by_side(weights: dict[str, torch.Tensor], modules: Sequence[str]) -> LinearWeights:
     return LinearWeights(
-        weight=torch.cat([weights[f"{name}.weight"] for name in names]),
-        bias=torch.cat([weights[f"{name}.bias"] for name in names]),
+        weight=torch.cat([weights[f"{module}.weight"] for module in modules]),
+        bias=torch.cat([weights[f"{module}.bias"] for module in modules]),
     )
 
 
-def _norm(weights: dict[str, torch.Tensor], name: str) -> NormWeights:
-    return NormWeights(weights[f"{name}.weight"], weights[f"{name}.bias"])
+def _norm(weights: dict[str, torch.Tensor], module: str) -> NormWeights:
+    return NormWeights(weights[f"{module}.weight"], weights[f"{module}.bias"])

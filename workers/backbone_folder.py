@@ -1,119 +1,67 @@
-"""A backbone's folder: its files, and what its `config.json` says, checked before weights are read.
+"""A backbone's folder: its files, and the tensors that the weights file must have.
 
-Stricter than `tasks.backbone_shape.read_shape`, which needs only dimensions: this decides whether
-the engine can run the model. No torch here: the command line and the store check folders too.
+No torch here: the command line and the store check folders too.
 """
 
-import json
-from collections.abc import Container
-from dataclasses import dataclass
+from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from tasks.backbone_shape import (
-    LINEAR_SITES,
-    NORM_SITES,
-    SITE_MODULES,
-    BackboneShape,
-    shape_from_config,
+from tasks.backbone_families import (
+    EMBEDDING_NORM,
+    EMBEDDING_PROJECTION,
+    FAMILIES,
+    POSITIONS,
+    RELATIVE_ATTENTION,
+    TOKEN_TYPES,
+    WORDS,
 )
-from workers.errors import BackboneCorruptError, BackboneMissingError, BackboneUnsupportedError
+from tasks.backbone_shape import LINEAR_SITES, NORM_SITES
+from workers.backbone_config import CONFIG_FILE, NUM_RELATIVE_BUCKETS, BackboneConfig
+from workers.errors import BackboneCorruptError, BackboneMissingError
 from workers.safetensors_file import TensorInfo, read_header
 
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 FOLDER_FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
 """A backbone's folder: what a Hugging Face folder of the same model has, and no more."""
 
-
-@dataclass(frozen=True, slots=True)
-class BackboneConfig:
-    """What the engine must know of a backbone before it reads the weights."""
-
-    shape: BackboneShape
-    num_token_types: int
-    layer_norm_eps: float
-
-
-class _BertConfig(BaseModel):
-    """The part of a BERT `config.json` that the engine depends on, beside the dimensions."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    model_type: Literal["bert"]
-    hidden_act: Literal["gelu"]
-    position_embedding_type: Literal["absolute"] = "absolute"
-    is_decoder: Literal[False] = False
-    type_vocab_size: int = Field(ge=1, le=64)
-    layer_norm_eps: float = Field(gt=0, lt=0.1)
-
-
-def read_config(folder: Path) -> BackboneConfig:
-    """Read and check the `config.json` of a backbone's folder.
-
-    Raises:
-        BackboneMissingError: If there is none.
-        BackboneCorruptError: If it is not JSON.
-        BackboneUnsupportedError: If the model is not one the engine runs, or asks for code of
-            its own to be run.
-    """
-    path = folder / CONFIG_FILE
-    try:
-        config: Any = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise BackboneMissingError(f"{folder} has no {CONFIG_FILE}") from error
-    except ValueError as error:
-        raise BackboneCorruptError(f"{path} is not JSON: {error}") from error
-    if isinstance(config, dict) and ("auto_map" in config or config.get("trust_remote_code")):
-        raise BackboneUnsupportedError(
-            f"{path} asks for code of its own to be run (auto_map); only models that need none "
-            "are loaded"
-        )
-    try:
-        checked = _BertConfig.model_validate(config)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "the document"
-        raise BackboneUnsupportedError(f"{path}: {where}: {first['msg']}") from error
-    try:
-        shape = shape_from_config(config)
-    except ValueError as error:
-        raise BackboneUnsupportedError(f"{path}: {error}") from error
-    return BackboneConfig(shape, checked.type_vocab_size, checked.layer_norm_eps)
+# What the oldest checkpoints call the two vectors of a LayerNorm.
+_OLD_NORM_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
 
 
 def expected_tensors(config: BackboneConfig) -> dict[str, tuple[int, ...]]:
-    """Return the name within BertModel and the shape of every tensor the engine reads."""
+    """Return the name within the base model and the shape of every tensor the engine reads."""
+    tensors = dict(_embedding_tensors(config))
     shape = config.shape
-    hidden = shape.hidden_size
-    tensors: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (shape.vocab_size, hidden),
-        "embeddings.position_embeddings.weight": (shape.max_positions, hidden),
-        "embeddings.token_type_embeddings.weight": (config.num_token_types, hidden),
-        "embeddings.LayerNorm.weight": (hidden,),
-        "embeddings.LayerNorm.bias": (hidden,),
-    }
+    family = FAMILIES[config.family]
     for layer in range(shape.num_layers):
-        prefix = f"encoder.layer.{layer}."
         for site in LINEAR_SITES:
             num_out, num_in = shape.linear_shape(site)
-            tensors[f"{prefix}{SITE_MODULES[site]}.weight"] = (num_out, num_in)
-            tensors[f"{prefix}{SITE_MODULES[site]}.bias"] = (num_out,)
+            tensors |= _linear(family.module_path(layer, site), num_out, num_in)
         for norm_site in NORM_SITES:
-            tensors[f"{prefix}{SITE_MODULES[norm_site]}.weight"] = (hidden,)
-            tensors[f"{prefix}{SITE_MODULES[norm_site]}.bias"] = (hidden,)
+            tensors |= _norm(family.module_path(layer, norm_site), shape.hidden_size)
     return tensors
 
 
-def tensor_prefix(names: Container[str]) -> str:
-    """Return what stands before the names of BertModel's tensors in a checkpoint's.
+def checkpoint_name(name: str, family: str, stored: Container[str]) -> str:
+    """Return what a checkpoint calls a tensor of the base model.
 
-    A checkpoint of a model with a head has `bert.` there.
+    A checkpoint of a model with a head has the family's prefix before the name, and one that was
+    converted from the first BERT has other names for the vectors of a LayerNorm.
+
+    Args:
+        name: Within the base model.
+        family: Whose.
+        stored: The names in the checkpoint.
     """
-    return "bert." if "bert.embeddings.word_embeddings.weight" in names else ""
+    prefix = f"{FAMILIES[family].prefix}."
+    if f"{prefix}{WORDS}.weight" in stored:
+        name = prefix + name
+    for ending, old_ending in _OLD_NORM_NAMES.items():
+        old_name = name.removesuffix(ending) + old_ending
+        if name.endswith(ending) and old_name in stored:
+            return old_name
+    return name
 
 
 def check_weights_header(folder: Path, config: BackboneConfig) -> None:
@@ -130,11 +78,33 @@ def check_weights_header(folder: Path, config: BackboneConfig) -> None:
             f"{folder} has no {WEIGHTS_FILE} (pickled weights, *.bin, are never loaded)"
         )
     header = read_header(path)
-    prefix = tensor_prefix(header)
     for name, expected in expected_tensors(config).items():
-        found: TensorInfo | None = header.get(prefix + name)
+        stored_name = checkpoint_name(name, config.family, header)
+        found: TensorInfo | None = header.get(stored_name)
         if found is None or found.shape != expected or found.dtype not in ("F32", "F16", "BF16"):
             raise BackboneCorruptError(
-                f"{path}: {prefix + name} should be a float tensor of shape {expected}, "
+                f"{path}: {stored_name} should be a float tensor of shape {expected}, "
                 f"found {'nothing' if found is None else f'{found.dtype} {found.shape}'}"
             )
+
+
+def _embedding_tensors(config: BackboneConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    width = config.embedding_size
+    shape = config.shape
+    yield f"{WORDS}.weight", (shape.vocab_size, width)
+    yield f"{POSITIONS}.weight", (config.first_position + shape.max_positions, width)
+    if config.num_token_types:
+        yield f"{TOKEN_TYPES}.weight", (config.num_token_types, width)
+    yield from _norm(EMBEDDING_NORM, width).items()
+    if width != shape.hidden_size:
+        yield from _linear(EMBEDDING_PROJECTION, shape.hidden_size, width).items()
+    if config.has_relative_attention:
+        yield f"{RELATIVE_ATTENTION}.weight", (NUM_RELATIVE_BUCKETS, shape.num_heads)
+
+
+def _linear(module: str, num_out: int, num_in: int) -> dict[str, tuple[int, ...]]:
+    return {f"{module}.weight": (num_out, num_in), f"{module}.bias": (num_out,)}
+
+
+def _norm(module: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {f"{module}.weight": (width,), f"{module}.bias": (width,)}

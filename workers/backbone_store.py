@@ -17,14 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.backbone_catalogue import CATALOGUE, CatalogueEntry
-from workers.backbone_folder import (
-    CONFIG_FILE,
-    FOLDER_FILES,
-    TOKENIZER_FILE,
-    BackboneConfig,
-    check_weights_header,
-    read_config,
-)
+from workers.backbone_config import CONFIG_FILE, BackboneConfig, read_config
+from workers.backbone_folder import FOLDER_FILES, TOKENIZER_FILE, check_weights_header
 from workers.errors import (
     BackboneCorruptError,
     BackboneError,

@@ -1,6 +1,7 @@
 """One pass of a packed batch over the backbone, with each task's ops at their places.
 
-A layer (BERT: Devlin et al. 2019; the places of the ops: PetS, section 4):
+A layer (BERT: Devlin et al. 2019; the places of the ops: PetS, section 4; of the other families,
+gelu and the bias of attention scores are their own):
 
     qkv = product(h)                               + task ops
     out = product(attention(prefix_t, qkv))        + task ops, adapter
@@ -30,10 +31,12 @@ from gpu_ops.sublayer_adapter import run_sublayer_adapter
 from gpu_ops.task_products import TaskProducts
 from gpu_ops.varlen_attention import PrefixStates, varlen_attention
 from tasks.backbone_shape import NormSite
+from workers.activation_ops import ACTIVATION_OPS
 from workers.backbone import PRODUCTS, SITES_OF, Backbone, Product
 from workers.dropped_values import DroppedValues
 from workers.linear_backends import Linear, LinearChoice, choose, unpacked_op
 from workers.packed_batch import PackedBatch
+from workers.relative_attention import RelativeBias
 from workers.sparse_policy import SparsePolicy
 from workers.task_ops import ProductOps
 from workers.task_products import bottleneck_products, low_rank_products
@@ -59,6 +62,11 @@ class Encoder:
             (layer, product): self.choices[product].shared_linear(weights.weight, weights.bias)
             for (layer, product), weights in backbone.products.items()
         }
+        self._activate_ = ACTIVATION_OPS[backbone.activation]
+        table = backbone.relative_attention
+        self._relative_bias = (
+            None if table is None else RelativeBias(table, backbone.shape.max_positions)
+        )
         self._sparse_policy = SparsePolicy()
         self._dropped_values = DroppedValues()
         self.low_rank_products: dict[Product, TaskProducts] = {}
@@ -114,6 +122,8 @@ class Encoder:
             [span for span, _ in own_norms],
             [norm for _, norm in own_norms],
         )
+        if tables.projection is not None:
+            hidden = F.linear(hidden, tables.projection.weight, tables.projection.bias)
         for virtual_tokens, vectors in behind_norm:
             hidden[virtual_tokens] = vectors
         return hidden
@@ -121,13 +131,16 @@ class Encoder:
     def _layer(self, layer: int, hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
         qkv = self._product(layer, "qkv", hidden, batch)
         prefixes = self._prefixes(layer, hidden, batch)
+        bias = None
+        if self._relative_bias is not None:
+            bias = self._relative_bias.up_to(max(batch.row_lens))
         attended = varlen_attention(
-            qkv, self.backbone.shape.num_heads, batch.row_lens, prefixes=prefixes
+            qkv, self.backbone.shape.num_heads, batch.row_lens, bias, prefixes
         )
         output = self._product(layer, "attention_output", attended, batch)
         hidden = self._end_sublayer(layer, "attention_output", output, hidden, batch)
         inner = self._product(layer, "ffn_input", hidden, batch)
-        torch.ops.aten.gelu_(inner)
+        self._activate_(inner)
         output = self._product(layer, "ffn_output", inner, batch)
         return self._end_sublayer(layer, "ffn_output", output, hidden, batch)
 

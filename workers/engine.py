@@ -129,7 +129,7 @@ class Engine:
         # Of this thread and, in torch, of the process: set each time, as other code may set it too.
         torch.set_num_threads(1)
         with torch.inference_mode():
-            batch = pack(rows, numbers, self.backbone.shape)
+            batch = pack(rows, numbers, self.backbone.shape, self.backbone.num_token_types)
             return _logits(self.encoder.encode(batch), batch)
 
 

@@ -32,7 +32,7 @@ class EngineRow:
 
     task: LoadedTask
     token_ids: NDArray[np.int64]
-    """Shape (num_tokens,), [CLS] and [SEP] included."""
+    """Shape (num_tokens,), the special ones included."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,15 +99,21 @@ def execution_order(rows: Sequence[EngineRow]) -> list[int]:
     return sorted(range(len(rows)), key=key)
 
 
-def pack(rows: Sequence[EngineRow], numbers: Sequence[int], shape: BackboneShape) -> PackedBatch:
+def pack(
+    rows: Sequence[EngineRow],
+    numbers: Sequence[int],
+    shape: BackboneShape,
+    num_token_types: int,
+) -> PackedBatch:
     """Lay out the rows with the given numbers, which are in execution order.
 
     Args:
         rows: All rows that were asked for.
         numbers: At least one.
         shape: Of the backbone.
+        num_token_types: With one, the texts of a pair are not told apart.
     """
-    laid_out = [_lay_out(rows[number], shape) for number in numbers]
+    laid_out = [_lay_out(rows[number], shape, num_token_types) for number in numbers]
     row_lens = [len(row.token_ids) for row in laid_out]
     starts = [0, *accumulate(row_lens)]
     num_padding = -starts[-1] % ROUND_TOKENS_TO
@@ -154,11 +160,11 @@ class _LaidOutRow:
 _NONE = np.zeros(0, dtype=np.int64)
 
 
-def _lay_out(row: EngineRow, shape: BackboneShape) -> _LaidOutRow:
+def _lay_out(row: EngineRow, shape: BackboneShape, num_token_types: int) -> _LaidOutRow:
     own_len = len(row.token_ids)
     own = np.arange(own_len)
     types = np.zeros(own_len, dtype=np.int64)
-    if row.task.description.takes_pair:
+    if num_token_types > 1 and row.task.description.takes_pair:
         types = token_types(row.token_ids)
     ops = row.task.ops.embeddings
     if ops is None or ops.prompt is None:
@@ -185,6 +191,7 @@ def _lay_out(row: EngineRow, shape: BackboneShape) -> _LaidOutRow:
 def token_types(pair_ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return 0 for `[CLS] first [SEP]` and 1 for `second [SEP]` (Devlin et al. 2019, figure 2).
 
+    Only families whose pairs are of this form have a second type: see `BackboneConfig`.
     The row's last token is the [SEP] of its model, so no tokenizer is needed to find the first.
 
     Args:

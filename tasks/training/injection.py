@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from transformers import BertModel
+from transformers import PreTrainedModel
 
-from tasks.backbone_shape import LINEAR_SITES, NORM_SITES, SITE_MODULES, LinearSite, NormSite
+from tasks.backbone_families import FAMILIES
+from tasks.backbone_shape import LINEAR_SITES, NORM_SITES, LinearSite, NormSite
 from tasks.pets.adapter import Adapter
 from tasks.pets.bitfit import BitFit
 from tasks.pets.diff import Diff
@@ -41,17 +42,20 @@ class PetSites:
         return [change for change in changes if change is not None]
 
 
-def wrap_sites(encoder: BertModel) -> PetSites:
+def wrap_sites(encoder: PreTrainedModel) -> PetSites:
     """Replace each site's module by one that can hold ops; the encoder computes as before."""
     linear: dict[tuple[int, LinearSite], PetLinear] = {}
     norm: dict[tuple[int, NormSite], PetNorm] = {}
-    for index, layer in enumerate(encoder.encoder.layer):
+    family = FAMILIES[encoder.config.model_type]
+    for index in range(encoder.config.num_hidden_layers):
         for site in LINEAR_SITES:
-            linear[index, site] = PetLinear(layer.get_submodule(SITE_MODULES[site]))
-            layer.set_submodule(SITE_MODULES[site], linear[index, site])
+            path = family.module_path(index, site)
+            linear[index, site] = PetLinear(encoder.get_submodule(path))
+            encoder.set_submodule(path, linear[index, site])
         for norm_site in NORM_SITES:
-            norm[index, norm_site] = PetNorm(layer.get_submodule(SITE_MODULES[norm_site]))
-            layer.set_submodule(SITE_MODULES[norm_site], norm[index, norm_site])
+            path = family.module_path(index, norm_site)
+            norm[index, norm_site] = PetNorm(encoder.get_submodule(path))
+            encoder.set_submodule(path, norm[index, norm_site])
     return PetSites(linear, norm)
 
 

@@ -31,6 +31,7 @@ def test_the_example_makes_a_valid_artifact(
 ) -> None:
     """Copied from the page and run."""
     config = {
+        "model_type": "bert",
         "num_hidden_layers": 3,
         "hidden_size": 384,
         "num_attention_heads": 12,

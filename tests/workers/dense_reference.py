@@ -1,4 +1,4 @@
-"""The slow, obvious reference: a transformers BertModel with one task's PET merged into it.
+"""The slow, obvious reference: a model of transformers with one task's PET merged into it.
 
 It shares no code with the engine. It reads the dense tensors of a task by the names that the
 artifact format documents, changes a private copy of the model, and runs one row at a time.
@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
-from transformers import BertModel
+from transformers import AutoModel, PreTrainedModel
 from transformers.utils import logging
 
 from tests.workers.pets import RandomTask
 
-_MODULES = {
+_BERT_MODULES = {
     "query": "attention.self.query",
     "key": "attention.self.key",
     "value": "attention.self.value",
@@ -31,6 +31,27 @@ _MODULES = {
     "attention_norm": "attention.output.LayerNorm",
     "ffn_norm": "output.LayerNorm",
 }
+_DISTILBERT_MODULES = {
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "attention_output": "attention.out_lin",
+    "ffn_input": "ffn.lin1",
+    "ffn_output": "ffn.lin2",
+    "attention_norm": "sa_layer_norm",
+    "ffn_norm": "output_layer_norm",
+}
+_MPNET_MODULES = {
+    "query": "attention.attn.q",
+    "key": "attention.attn.k",
+    "value": "attention.attn.v",
+    "attention_output": "attention.attn.o",
+    "ffn_input": "intermediate.dense",
+    "ffn_output": "output.dense",
+    "attention_norm": "attention.LayerNorm",
+    "ffn_norm": "output.LayerNorm",
+}
+_MODULES = {"distilbert": _DISTILBERT_MODULES, "mpnet": _MPNET_MODULES}
 
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "gelu": F.gelu,
@@ -43,25 +64,26 @@ _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-def plain_model(folder: Path) -> BertModel:
+def plain_model(folder: Path) -> PreTrainedModel:
     """Load a backbone with transformers, unchanged."""
     # It would report the pooler, which nobody asked for.
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model: BertModel = BertModel.from_pretrained(
-        folder, add_pooling_layer=False, local_files_only=True
-    )
+    model: PreTrainedModel = AutoModel.from_pretrained(folder, local_files_only=True)
     model.train(False)
     return model
 
 
-def merged_model(plain: BertModel, task: RandomTask) -> BertModel:
+def merged_model(plain: PreTrainedModel, task: RandomTask) -> PreTrainedModel:
     """Return a copy of a plain model with a task's PET in it; unchanged embeddings are shared.
 
     What can be written into weights is; the rest become hooks. Prefixes and prompts are inputs:
     `reference_logits` gives them.
     """
-    model = deepcopy(plain, {id(p): p for p in plain.embeddings.parameters()})
+    embeddings: Any = plain.get_submodule("embeddings")
+    model = deepcopy(plain, {id(p): p for p in embeddings.parameters()})
+    modules = _MODULES.get(model.config.model_type, _BERT_MODULES)
+    layers = "transformer.layer" if modules is _DISTILBERT_MODULES else "encoder.layer"
     for pet, dense in parts_of(task.pet, task.dense):
         by_place: dict[str, dict[str, torch.Tensor]] = {}
         for name, array in dense.items():
@@ -74,8 +96,13 @@ def merged_model(plain: BertModel, task: RandomTask) -> BertModel:
                     _change_embeddings(model, plain, tensors)
                 else:
                     _, number, site = place.split(".")
-                    layer = model.encoder.layer[int(number)]
-                    _change_site(layer, int(number), site, tensors, pet, shared_rule)
+                    if site == "attention":
+                        continue
+                    layer: Any = model.get_submodule(f"{layers}.{number}")
+                    module = layer.get_submodule(modules[site])
+                    _change_site(module, int(number), site, tensors, pet)
+                    if pet.kind in ("adapter", "compacter") and isinstance(module, nn.Linear):
+                        _adapt(layer, module, site, tensors, pet, shared_rule)
     return model
 
 
@@ -90,26 +117,41 @@ def parts_of(pet: Any, dense: dict[str, Any]) -> Iterator[tuple[Any, dict[str, A
 
 
 def reference_logits(
-    model: BertModel,
+    model: PreTrainedModel,
     task: RandomTask,
     token_ids: NDArray[np.int64],
     token_types: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
     """Run one row through a merged model and the task's head."""
-    ids = torch.from_numpy(token_ids)[None]
-    types = torch.zeros_like(ids) if token_types is None else torch.from_numpy(token_types)[None]
     with torch.inference_mode():
-        hidden, first = _hidden_states(model, task, ids, types)
+        hidden, first = _states_with_pet(model, task, token_ids, token_types)
         vectors = {"mean": hidden.mean(0), "cls": first, "none": hidden}[task.pooling]
         head = torch.tensor(task.head_weight), torch.tensor(task.head_bias)
         logits: NDArray[np.float32] = F.linear(vectors, *head).numpy()
     return logits
 
 
-def _hidden_states(
-    model: BertModel, task: RandomTask, ids: torch.Tensor, types: torch.Tensor
+def hidden_states(
+    model: PreTrainedModel,
+    token_ids: NDArray[np.int64],
+    token_types: NDArray[np.int64] | None = None,
+) -> torch.Tensor:
+    """Return what the model makes of one row, shape (num_tokens, hidden)."""
+    types = {} if token_types is None else {"token_type_ids": torch.from_numpy(token_types)[None]}
+    with torch.inference_mode():
+        states: torch.Tensor = model(torch.from_numpy(token_ids)[None], **types).last_hidden_state
+    return states[0]
+
+
+def _states_with_pet(
+    model: PreTrainedModel,
+    task: RandomTask,
+    token_ids: NDArray[np.int64],
+    token_types: NDArray[np.int64] | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the states of the row's own tokens, and that of the token `cls` pooling reads."""
+    ids = torch.from_numpy(token_ids)[None]
+    types = torch.zeros_like(ids) if token_types is None else torch.from_numpy(token_types)[None]
     own = torch.arange(ids.shape[1])
     for pet, dense in parts_of(task.pet, task.dense):
         if pet.kind == "prefix":
@@ -118,12 +160,12 @@ def _hidden_states(
             return hidden, hidden[0]
         if pet.kind == "prompt":
             return _with_prompt(model, pet, torch.tensor(dense["embeddings.prompt"]), ids, types)
-    hidden = model(input_ids=ids, token_type_ids=types).last_hidden_state[0]
+    hidden = hidden_states(model, token_ids, token_types)
     return hidden, hidden[0]
 
 
 def _with_prefix(
-    model: BertModel,
+    model: Any,  # noqa: ANN401
     pet: Any,  # noqa: ANN401
     dense: dict[str, Any],
     ids: torch.Tensor,
@@ -156,7 +198,7 @@ def _with_prefix(
 
 
 def _with_prompt(
-    model: BertModel,
+    model: Any,  # noqa: ANN401
     pet: Any,  # noqa: ANN401
     prompt: torch.Tensor,
     ids: torch.Tensor,
@@ -186,7 +228,9 @@ def _with_prompt(
 
 
 def _change_embeddings(
-    model: BertModel, plain: BertModel, tensors: dict[str, torch.Tensor]
+    model: Any,  # noqa: ANN401
+    plain: Any,  # noqa: ANN401
+    tensors: dict[str, torch.Tensor],
 ) -> None:
     if model.embeddings.LayerNorm.weight is plain.embeddings.LayerNorm.weight:
         model.embeddings = deepcopy(plain.embeddings)
@@ -204,25 +248,18 @@ def _change_embeddings(
 
 
 def _change_site(
-    layer: Any,  # noqa: ANN401
+    module: nn.Module,
     number: int,
     site: str,
     tensors: dict[str, torch.Tensor],
     pet: Any,  # noqa: ANN401
-    rule: torch.Tensor | None,
 ) -> None:
-    if site == "attention":
-        return
-    module = layer.get_submodule(_MODULES[site])
     if isinstance(module, nn.LayerNorm):
         for name, delta in tensors.items():
             module.get_parameter(name).add_(delta)
         return
     assert isinstance(module, nn.Linear)
     _merge_linear(module, number, site, tensors, pet)
-    if pet.kind in ("adapter", "compacter"):
-        output = layer.attention.output if site == "attention_output" else layer.output
-        output.forward = partial(_adapted_output, output, tensors, pet, rule)
 
 
 def _merge_linear(
@@ -289,6 +326,28 @@ def _mean_gate(states: torch.Tensor, tensors: Mapping[str, Any], name: str) -> t
     """Return the mean over one row's tokens of the gate's sigmoid."""
     weight, bias = (torch.asarray(tensors[f"{name}.{p}"], copy=True) for p in ("weight", "bias"))
     return torch.sigmoid(states @ weight + bias).mean()
+
+
+def _adapt(
+    layer: Any,  # noqa: ANN401
+    module: nn.Linear,
+    site: str,
+    tensors: dict[str, torch.Tensor],
+    pet: Any,  # noqa: ANN401
+    rule: torch.Tensor | None,
+) -> None:
+    """Put an adapter at the end of a sub-layer; a plain one behind any family's dense output."""
+    if hasattr(layer, "intermediate") and hasattr(layer.attention, "output"):
+        output = layer.attention.output if site == "attention_output" else layer.output
+        output.forward = partial(_adapted_output, output, tensors, pet, rule)
+        return
+    assert pet.reads is pet.adds_to is pet.norm_before is pet.norm_after is None
+
+    def adapt(_: nn.Module, __: Any, h: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+        inner = _ACTIVATIONS[pet.activation](_project(h, "adapter_down", tensors, pet, rule))
+        return h + _project(inner, "adapter_up", tensors, pet, rule)
+
+    module.register_forward_hook(adapt)
 
 
 def _adapted_output(

@@ -170,17 +170,20 @@ class RandomTask:
     pooling: Pooling
     takes_pair: bool = False
 
-    def load(self, engine: Engine) -> LoadedTask:
-        """Take it through its stored form into the engine."""
-        backbone = engine.backbone
-        stored = self.pet.encode(backbone.shape, self.dense, "float32")
-        weights = PetWeights(
+    def weights(self, shape: BackboneShape) -> PetWeights:
+        """Take it through its stored form."""
+        stored = self.pet.encode(shape, self.dense, "float32")
+        return PetWeights(
             kind=self.pet.kind,
-            sites=self.pet.decode(backbone.shape, stored),
+            sites=self.pet.decode(shape, stored),
             head_weight=self.head_weight,
             head_bias=self.head_bias,
             num_bytes=sum(tensor.nbytes for tensor in stored.values()),
         )
+
+    def load(self, engine: Engine) -> LoadedTask:
+        """Take it through its stored form into the engine."""
+        backbone = engine.backbone
         level = LevelDescription(
             level=0,
             backbone=BackboneReference(name="any", digest=backbone.digest),
@@ -201,7 +204,7 @@ class RandomTask:
             licence="none",
             levels=(level,),
         )
-        return engine.load_task(description, 0, weights)
+        return engine.load_task(description, 0, self.weights(backbone.shape))
 
 
 def random_task(
@@ -266,3 +269,14 @@ def site_weight(backbone: Backbone, layer: int, site: str) -> NDArray[np.float32
 def without_pet(task: LoadedTask) -> LoadedTask:
     """Return the task with its head alone: the plain backbone."""
     return replace(task, ops=replace(task.ops, products={}, norms={}, prefixes={}, embeddings=None))
+
+
+def identity_task(engine: Engine, *, takes_pair: bool = False) -> LoadedTask:
+    """Return a tagging task without a PET whose logits are the backbone's hidden states."""
+    shape = engine.backbone.shape
+    task = replace(
+        random_task("ia3", shape, kind="tagging", pooling="none", takes_pair=takes_pair),
+        head_weight=np.eye(shape.hidden_size, dtype=np.float32),
+        head_bias=np.zeros(shape.hidden_size, dtype=np.float32),
+    )
+    return without_pet(task.load(engine))

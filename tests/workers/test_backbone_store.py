@@ -14,7 +14,8 @@ from safetensors.numpy import load_file
 
 from workers.backbone import Backbone
 from workers.backbone_catalogue import CATALOGUE, WeightPackage
-from workers.backbone_folder import FOLDER_FILES, expected_tensors, read_config
+from workers.backbone_config import read_config
+from workers.backbone_folder import FOLDER_FILES, expected_tensors
 from workers.backbone_store import BackboneStore, find
 from workers.errors import (
     BackboneCorruptError,
@@ -39,6 +40,14 @@ CONFIG = {
     "max_position_embeddings": 12,
     "type_vocab_size": 2,
     "layer_norm_eps": 1e-12,
+}
+DISTILBERT = {
+    "model_type": "distilbert",
+    "activation": "gelu",
+    "n_layers": 1,
+    "dim": 8,
+    "n_heads": 2,
+    "hidden_dim": 16,
 }
 
 
@@ -161,7 +170,29 @@ def test_an_own_folder_can_be_added_and_runs(own_folder: Path, tmp_path: Path) -
         ({"auto_map": {"AutoModel": "evil.Model"}}, BackboneUnsupportedError, "code of its own"),
         ({"trust_remote_code": True}, BackboneUnsupportedError, "code of its own"),
         ({"model_type": "gpt2"}, BackboneUnsupportedError, "model_type"),
-        ({"hidden_act": "gelu_new"}, BackboneUnsupportedError, "hidden_act"),
+        ({"model_type": "deberta-v2"}, BackboneUnsupportedError, "known are bert, distilbert, rob"),
+        ({"model_type": None}, BackboneUnsupportedError, "model_type is None"),
+        ({"hidden_act": "gelu_fast"}, BackboneUnsupportedError, "hidden_act: Input should be"),
+        ({"layer_norm_eps": "1e-12"}, BackboneUnsupportedError, "layer_norm_eps"),
+        ({"model_type": "electra"}, BackboneUnsupportedError, "embedding_size: Field required"),
+        (
+            {"model_type": "roberta", "pad_token_id": None},
+            BackboneUnsupportedError,
+            "behind which roberta counts positions",
+        ),
+        ({"model_type": "roberta", "pad_token_id": 11}, BackboneUnsupportedError, "max_positions"),
+        ({"model_type": "roberta", "pad_token_id": 12}, BackboneUnsupportedError, "max_positions"),
+        ({"model_type": "mpnet", "pad_token_id": 0}, BackboneUnsupportedError, "pad_token_id"),
+        (
+            {"model_type": "mpnet", "relative_attention_num_buckets": 64},
+            BackboneUnsupportedError,
+            "relative_attention_num_buckets: Input should be 32",
+        ),
+        ({"model_type": "mpnet"}, BackboneCorruptError, r"word_embeddings.*found nothing"),
+        (DISTILBERT | {"sinusoidal_pos_embds": True}, BackboneUnsupportedError, "sinusoidal"),
+        (DISTILBERT | {"activation": "tanh"}, BackboneUnsupportedError, "activation"),
+        (DISTILBERT, BackboneCorruptError, r"word_embeddings.*found nothing"),
+        ({"model_type": "distilbert", "activation": "gelu"}, BackboneUnsupportedError, "no n_lay"),
         ({"position_embedding_type": "relative_key"}, BackboneUnsupportedError, "position"),
         ({"is_decoder": True}, BackboneUnsupportedError, "is_decoder"),
         ({"num_attention_heads": 3}, BackboneUnsupportedError, "multiple"),
