@@ -7,8 +7,9 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, BertModel
+from transformers import AttentionInterface, AutoConfig, AutoModel, PreTrainedModel
 
+from tasks.backbone_families import family_of
 from tasks.description import Pooling
 from tasks.site_ops import PetWeights
 from tasks.training.batches import Batch
@@ -16,6 +17,9 @@ from tasks.training.errors import BadRecipe
 from tasks.training.injection import PetSites, load_weights, wrap_sites
 
 _ATTENTION = "petstream_training"
+_HAVE_POOLER = ("bert", "mpnet", "roberta")
+_HAVE_OWN_ATTENTION = ("mpnet",)
+"""Their attention can have no other function in its place."""
 
 
 def _float32_attention(
@@ -38,12 +42,16 @@ def _float32_attention(
 class DenseModel(nn.Module):
     """Token ids to logits; only PET ops and head have gradients."""
 
-    def __init__(self, encoder: BertModel, num_labels: int, pooling: Pooling) -> None:
+    def __init__(self, encoder: PreTrainedModel, num_labels: int, pooling: Pooling) -> None:
         super().__init__()
         # No dropout: it costs time, and few weights are trained.
-        self.encoder: BertModel = encoder.train(False)
+        self.encoder: PreTrainedModel = encoder.train(False)
         self.encoder.requires_grad_(False)
         self.sites: PetSites = wrap_sites(encoder)
+        self._takes_types = (
+            family_of(encoder.config.to_dict()).pairs_have_types
+            and encoder.config.type_vocab_size > 1
+        )
         self.head = nn.Linear(encoder.config.hidden_size, num_labels)
         self.pooling = pooling
 
@@ -58,10 +66,9 @@ class DenseModel(nn.Module):
 
     def features(self, batch: Batch) -> Tensor:
         """Return what the head sees, float32: pooled rows, or tokens where pooling is none."""
+        types = {"token_type_ids": batch.type_ids} if self._takes_types else {}
         states = self.encoder(
-            input_ids=batch.token_ids,
-            token_type_ids=batch.type_ids,
-            attention_mask=batch.attention_mask,
+            input_ids=batch.token_ids, attention_mask=batch.attention_mask, **types
         ).last_hidden_state.float()
         return pool(states, batch.attention_mask, self.pooling)
 
@@ -84,24 +91,26 @@ def pool(states: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
 
 
 def load_dense_model(backbone: Path, num_labels: int, pooling: Pooling) -> DenseModel:
-    """Load a BERT-shaped backbone from a Hugging Face folder, with an untrained head.
+    """Load a backbone from a Hugging Face folder, with an untrained head.
 
     Raises:
-        BadRecipe: If the folder holds no BERT-shaped model.
+        BadRecipe: If the folder holds no model of a known family.
     """
     AttentionInterface.register(_ATTENTION, _float32_attention)
     transformers.AttentionMaskInterface.register(_ATTENTION, transformers.masking_utils.sdpa_mask)
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        encoder = BertModel.from_pretrained(
+        config = AutoConfig.from_pretrained(backbone, local_files_only=True)
+        family = family_of(config.to_dict()).model_type
+        encoder = AutoModel.from_pretrained(
             backbone,
-            add_pooling_layer=False,
             dtype=torch.float32,
-            attn_implementation=_ATTENTION,
+            attn_implementation="eager" if family in _HAVE_OWN_ATTENTION else _ATTENTION,
             local_files_only=True,
+            **({"add_pooling_layer": False} if family in _HAVE_POOLER else {}),
         )
     except (OSError, ValueError) as error:
         first_line = str(error).splitlines()[0][:160]
-        raise BadRecipe(f"{backbone} holds no BERT-shaped model: {first_line}") from error
+        raise BadRecipe(f"{backbone} holds no model to train on: {first_line}") from error
     return DenseModel(encoder, num_labels, pooling)

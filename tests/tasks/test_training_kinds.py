@@ -247,7 +247,7 @@ def test_a_folder_that_is_no_backbone_is_refused(tmp_path: Path) -> None:
     """One line, no traceback of transformers."""
     (tmp_path / "config.json").write_text("{}")
 
-    with pytest.raises(BadRecipe, match="holds no BERT-shaped model") as raised:
+    with pytest.raises(BadRecipe, match="holds no model to train on") as raised:
         load_dense_model(tmp_path, 2, "mean")
 
     assert "\n" not in str(raised.value)
