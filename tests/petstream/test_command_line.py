@@ -1,6 +1,7 @@
 """The command line's conventions: help, exit codes, one-line errors, fast start."""
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from typer.models import CommandInfo
 
 from petstream.__main__ import COMMANDS, main
+from workers.backbone_catalogue import CATALOGUE
 
 
 def run(
@@ -94,6 +96,15 @@ def test_profile_without_a_word_measures(petstream: CommandLine, tmp_path: Path)
 
     assert ended.returncode == 1
     assert "petstream models fetch" in ended.stderr
+
+
+def test_models_fetch_without_a_name_gets_what_the_levels_run(petstream: CommandLine) -> None:
+    """The two small backbones, which are here already; a large one only by its name."""
+    ended = petstream("models", "fetch", "--json")
+
+    assert ended.returncode == 0
+    assert set(json.loads(ended.stdout)["folders"]) == {"minilm-l3", "minilm-l6"}
+    assert "mpnet-base" in CATALOGUE
 
 
 def test_wrong_use_is_exit_code_2() -> None:

