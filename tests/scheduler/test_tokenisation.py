@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from tokenizers import ByteLevelBPETokenizer
+from tokenizers.processors import RobertaProcessing
 
 from messages.errors import MessageError, Reason
 from scheduler.tokenisation import BackboneTokenizer, Tokenizers, without_pruned_words
@@ -13,6 +15,21 @@ from tests.scheduler.stages import CLS, SEP, token
 def tokenizer(models_dir: Path) -> BackboneTokenizer:
     """The small BERT-like tokenizer."""
     return BackboneTokenizer(models_dir / "minilm-l3" / "tokenizer.json")
+
+
+@pytest.fixture(scope="module")
+def byte_level_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> BackboneTokenizer:
+    """A tokenizer of RoBERTa's build: bytes, `<s> a </s></s> b </s>`, other ids for all of them."""
+    tokenizer = ByteLevelBPETokenizer(trim_offsets=True)
+    tokenizer.train_from_iterator(
+        ["alpha beta gamma bank card"] * 9,
+        vocab_size=400,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+    )
+    tokenizer.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0))
+    path = tmp_path_factory.mktemp("roberta") / "tokenizer.json"
+    tokenizer.save(str(path))
+    return BackboneTokenizer(path)
 
 
 def _ids(outcome: bytes | MessageError) -> list[int]:
@@ -31,6 +48,27 @@ def test_ids_are_little_endian_with_the_special_tokens(tokenizer: BackboneTokeni
 
     assert _ids(single) == [CLS, token("hello"), token("bank"), SEP]
     assert _ids(pair) == [CLS, token("alpha"), SEP, token("beta"), SEP]
+
+
+def test_a_pair_has_the_special_tokens_of_its_backbone(
+    byte_level_tokenizer: BackboneTokenizer,
+) -> None:
+    """RoBERTa's has two separators between the texts, and neither comes from a text."""
+    single, pair, cut = (
+        _ids(outcome)
+        for outcome in (
+            *byte_level_tokenizer.encode(["alpha </s> beta", ("alpha", "<pad> beta")], 64),
+            *byte_level_tokenizer.encode([("alpha " * 20, "alpha")], 10),
+        )
+    )
+
+    assert (single[0], single[-1]) == (0, 2)
+    assert min(single[1:-1]) > 4
+    first_end = pair.index(2)
+    assert pair[first_end : first_end + 2] == [2, 2]
+    assert [number for number in pair if number <= 4] == [0, 2, 2, 2]
+    assert len(cut) == 10
+    assert [number for number in cut if number <= 4] == [0, 2, 2, 2]
 
 
 @pytest.mark.parametrize("written", ["[SEP]", "[CLS]", "[PAD]", "[MASK]", "[UNK]", "[sep]"])

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import ByteLevelBPETokenizer
+from tokenizers.processors import RobertaProcessing
 
 from tasks.training.batches import IGNORED, encode_rows, load_tokenizer
 from tasks.training.rows import LabelledRow, LabelledRows
@@ -131,3 +133,18 @@ def test_tokens_of_another_text_are_refused(folder: Path) -> None:
     """Rather than tags at the wrong words."""
     with pytest.raises(ValueError, match="not those of its text"):
         WordFinder(folder).words("Ada", None, np.array([101, 7592, 102]))
+
+
+def test_words_of_a_byte_level_tokenizer(tmp_path: Path) -> None:
+    """RoBERTa's tokens begin with the space before a word; the word is found all the same."""
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator([TEXT] * 9, vocab_size=300, special_tokens=["<s>", "</s>"])
+    tokenizer.post_processor = RobertaProcessing(("</s>", 1), ("<s>", 0))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    ids = np.array(tokenizer.encode(TEXT, PAIR).ids)
+
+    words = WordFinder(tmp_path).words(TEXT, PAIR, ids)
+
+    assert [TEXT[word.start : word.end] for word in words] == TEXT.split()
+    assert words[0].token == 1
+    assert words[-1].token < ids.tolist().index(1)
