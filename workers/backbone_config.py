@@ -88,7 +88,7 @@ class _MPNet(_Settings):
     layer_norm_eps: _NormEps
     # Transformers takes these two as given, whatever the config says.
     pad_token_id: Literal[1] = 1
-    relative_attention_num_buckets: Literal[32] = NUM_RELATIVE_BUCKETS
+    relative_attention_num_buckets: Literal[32] = 32
 
 
 _SETTINGS: dict[str, type[_Bert | _DistilBert | _MPNet]] = {

