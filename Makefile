@@ -5,8 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := requirements.lock
 ROWS := .petstream/rows
+ORACLES := .venv-oracles
+ORACLES_STAMP := $(ORACLES)/.installed
+ORACLES_LOCK := tests/oracles/requirements.lock
 
-.PHONY: help setup demo test check bench bench-gpu lock tasks clean
+.PHONY: help setup demo test check bench bench-gpu lock tasks oracle-env clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -52,11 +55,18 @@ tasks: $(STAMP)  ## train and calibrate the demo tasks again: make tasks PETSTRE
 	$(BIN)/python examples/train_tasks.py --rows $(ROWS)
 	cp $(ROWS)/splits.json examples/splits.json
 
+oracle-env: $(ORACLES_STAMP) ## the environment of the adapters library (5 GB)
+
+$(ORACLES_STAMP): $(ORACLES_LOCK) | $(STAMP)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(ORACLES)
+	$(BIN)/uv pip sync --quiet --python $(ORACLES)/bin/python --require-hashes $(ORACLES_LOCK)
+	@touch $@
+
 lock:            ## renew the hashed lock
 	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--upgrade --extra worker --extra broker --group dev pyproject.toml --output-file $(LOCK)
 
-clean:           ## the virtual environment and every cache in this folder
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean:           ## the virtual environments and every cache in this folder
+	rm -rf $(VENV) $(ORACLES) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
