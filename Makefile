@@ -9,7 +9,7 @@ ORACLES := .venv-oracles
 ORACLES_STAMP := $(ORACLES)/.installed
 ORACLES_LOCK := tests/oracles/requirements.lock
 
-.PHONY: help setup demo test check bench bench-gpu lock tasks oracle-env clean
+.PHONY: help setup demo test check bench bench-gpu lock tasks oracle-env oracles clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -55,12 +55,15 @@ tasks: $(STAMP)  ## train and calibrate the demo tasks again: make tasks PETSTRE
 	$(BIN)/python examples/train_tasks.py --rows $(ROWS)
 	cp $(ROWS)/splits.json examples/splits.json
 
-oracle-env: $(ORACLES_STAMP) ## the environment of the adapters library (5 GB)
+oracle-env: $(ORACLES_STAMP) ## the environment of the library that `make oracles` asks (5 GB)
 
 $(ORACLES_STAMP): $(ORACLES_LOCK) | $(STAMP)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(ORACLES)
 	$(BIN)/uv pip sync --quiet --python $(ORACLES)/bin/python --require-hashes $(ORACLES_LOCK)
 	@touch $@
+
+oracles: $(ORACLES_STAMP) ## write the golden checkpoints of tests/oracles again (minutes)
+	$(ORACLES)/bin/python -m tests.oracles.write_adapter_goldens
 
 lock:            ## renew the hashed lock
 	$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --upgrade uv
