@@ -10,7 +10,7 @@ Way = Callable[[torch.Tensor], object]
 
 NEVER = 1 << 30
 
-_FEW_ROWS, _MANY_ROWS = 16, 192
+FEW_ROWS, MANY_ROWS = 16, 192
 _REPEATS = 5
 
 
@@ -25,11 +25,26 @@ def break_even_rows(for_few: Way, for_many: Way, num_in: int) -> int:
         for_many: The way with the smaller cost by the row.
         num_in: Width of the input.
     """
+    few_us, many_us = gains_us(for_few, for_many, num_in)
+    return crossing(FEW_ROWS, few_us, MANY_ROWS, many_us)
+
+
+def gains_us(for_few: Way, for_many: Way, num_in: int) -> tuple[float, float]:
+    """Return by how much `for_many` is faster with `FEW_ROWS` and with `MANY_ROWS` rows.
+
+    Args:
+        for_few: One way.
+        for_many: The other.
+        num_in: Width of the input.
+
+    Returns:
+        Microseconds of this thread's CPU time; negative where it is slower.
+    """
     few_us, many_us = (
         _thread_us(for_few, x) - _thread_us(for_many, x)
-        for x in (torch.randn(rows, num_in) for rows in (_FEW_ROWS, _MANY_ROWS))
+        for x in (torch.randn(rows, num_in) for rows in (FEW_ROWS, MANY_ROWS))
     )
-    return crossing(_FEW_ROWS, few_us, _MANY_ROWS, many_us)
+    return few_us, many_us
 
 
 def crossing(few_rows: int, few_us: float, many_rows: int, many_us: float) -> int:

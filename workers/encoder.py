@@ -37,7 +37,7 @@ from workers.dropped_values import DroppedValues
 from workers.linear_backends import Linear, LinearChoice, choose, unpacked_op
 from workers.packed_batch import PackedBatch
 from workers.relative_attention import RelativeBias
-from workers.sparse_policy import SparsePolicy
+from workers.sparse_policy import SharedProduct, SparsePolicy
 from workers.task_ops import ProductOps
 from workers.task_products import bottleneck_products, low_rank_products
 
@@ -67,7 +67,14 @@ class Encoder:
         self._relative_bias = (
             None if table is None else RelativeBias(table, backbone.shape.max_positions)
         )
-        self._sparse_policy = SparsePolicy()
+        self._sparse_policy = SparsePolicy(
+            SharedProduct(
+                backbone.products[0, product],
+                self._linears[0, product],
+                unpacked_op(self.choices[product].unpacked),
+            )
+            for product in PRODUCTS
+        )
         self._dropped_values = DroppedValues()
         self.low_rank_products: dict[Product, TaskProducts] = {}
         for product in PRODUCTS:
@@ -82,12 +89,8 @@ class Encoder:
 
     def break_even_rows(self, layer: int, product: Product, delta: SparseWeights) -> int:
         """Return from how many rows on a sparse change is better patched into the weight."""
-        return self._sparse_policy.break_even_rows(
-            delta,
-            self.backbone.products[layer, product],
-            self._linears[layer, product],
-            unpacked_op(self.choices[product].unpacked),
-        )
+        shape = self.backbone.products[layer, product].weight.shape
+        return self._sparse_policy.break_even_rows(delta, shape)
 
     def encode(self, batch: PackedBatch) -> torch.Tensor:
         """Return the last layer's hidden states, shape (num_tokens, hidden)."""

@@ -96,9 +96,9 @@ class Engine:
             LevelNotFound: If the task has no such level.
             TaskUnsupportedError: If an op stands where the engine has no place for it.
         """
-        ops = build_task_ops(weights, self.backbone)
-        # Measured here, not when its first rows wait.
-        ops = self._pool.submit(self._with_break_evens, ops).result()
+        # Of this thread: the engine's threads have rows to run meanwhile.
+        torch.set_num_threads(1)
+        ops = self._with_break_evens(build_task_ops(weights, self.backbone))
         return LoadedTask(description, description.level(level), ops, self.backbone.digest)
 
     def close(self) -> None:
@@ -112,15 +112,13 @@ class Engine:
 
     def _with_break_evens(self, ops: TaskOps) -> TaskOps:
         """Return the ops with each sparse change told how it is best applied."""
-        torch.set_num_threads(1)
         products = dict(ops.products)
-        with torch.inference_mode():
-            for (layer, product), at_product in ops.products.items():
-                if at_product.sparse is not None:
-                    weights = at_product.sparse.weights
-                    rows = self.encoder.break_even_rows(layer, product, weights)
-                    change = SparseChange(weights, patch_from_rows=rows)
-                    products[layer, product] = replace(at_product, sparse=change)
+        for (layer, product), at_product in ops.products.items():
+            if at_product.sparse is not None:
+                weights = at_product.sparse.weights
+                rows = self.encoder.break_even_rows(layer, product, weights)
+                change = SparseChange(weights, patch_from_rows=rows)
+                products[layer, product] = replace(at_product, sparse=change)
         return replace(ops, products=products)
 
     def _run_slice(

@@ -147,25 +147,6 @@ def test_sparse_changes_agree_on_both_sides_of_the_break_even(
         assert np.abs(one - bare).max() > 100 * TOLERANCE
 
 
-def test_the_break_even_of_a_task_is_measured_when_it_is_loaded(
-    tasks: dict[str, LoadedTask], small_engine: Engine
-) -> None:
-    """And remembered: a task of the same shape and density is told the same."""
-    again = random_task("mask", small_engine.backbone.shape, seed=70).load(small_engine)
-
-    told = [
-        {
-            place: ops.sparse.patch_from_rows
-            for place, ops in task.ops.products.items()
-            if ops.sparse
-        }
-        for task in (tasks["mask"], again)
-    ]
-
-    assert told[0] == told[1]
-    assert len(told[0]) == 4 * small_engine.backbone.shape.num_layers
-
-
 def patching_from(task: LoadedTask, rows: int) -> LoadedTask:
     """Return the task with its sparse changes patched in from that many rows on."""
     products = {
