@@ -3,9 +3,7 @@
 import shutil
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -15,9 +13,6 @@ import numpy as np
 import pytest
 
 from messages.task_event import TaskReference
-from tasks.artifact import Artifact
-from tasks.artifact_writer import TrainedLevel, write_artifact
-from tasks.description import BackboneReference
 from tasks.errors import (
     BackboneMismatch,
     ChecksumMismatch,
@@ -25,37 +20,24 @@ from tasks.errors import (
     TaskError,
     TaskNotInStore,
 )
-from tasks.store import TaskStore
-from tests.workers.pets import random_task
-from workers import task_manager
+from tests.workers.stored_tasks import (
+    PLENTY,
+    UNKNOWN,
+    WatchedStore,
+    acquire,
+    add_task,
+    reads_of,
+    task_bytes,
+    until,
+    use,
+)
+from workers import task_manager, tier
 from workers.engine import Engine, EngineRow
 from workers.errors import TaskLoadError, TaskMemoryError
 from workers.task_manager import LoadedTask, TaskManager
 
 if TYPE_CHECKING:
     from _typeshed import TraceFunction
-
-PLENTY = 1 << 30
-LIMIT_S = 60
-UNKNOWN = TaskReference("unknown", 1, "sha256:" + "0" * 64)
-
-
-class WatchedStore(TaskStore):
-    """A store that knows what was read from it, and can fail: what is in memory is not read."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.opened: list[str] = []
-        self.failures: dict[str, Exception] = {}
-        self.stands_for: TaskReference | None = None
-        """Where set, every task is this one under another name."""
-
-    def open(self, reference: TaskReference) -> Artifact:
-        """Open as a store does."""
-        self.opened.append(reference.name)
-        if reference.name in self.failures:
-            raise self.failures[reference.name]
-        return super().open(self.stands_for or reference)
 
 
 @pytest.fixture
@@ -70,82 +52,6 @@ def manager(store: WatchedStore, small_engine: Engine) -> Iterator[TaskManager]:
     manager = TaskManager(store, small_engine, level=0, memory_limit_bytes=PLENTY)
     yield manager
     manager.close()
-
-
-@contextmanager
-def acquire(manager: TaskManager, reference: TaskReference) -> Iterator[LoadedTask]:
-    """Hold one task; raise where it cannot be had."""
-    with manager.acquire_all([reference]) as (task,):
-        if isinstance(task, TaskError):
-            raise task
-        yield task
-
-
-def use(manager: TaskManager, *references: TaskReference) -> None:
-    """Take and release each task in turn."""
-    for reference in references:
-        with acquire(manager, reference):
-            pass
-
-
-def reads_of(store: WatchedStore, act: Callable[[], object]) -> list[str]:
-    """Return which tasks are read from the store meanwhile: those that are not in memory."""
-    store.opened.clear()
-    act()
-    return list(store.opened)
-
-
-def until(is_reached: Callable[[], bool]) -> None:
-    """Wait for what another thread does."""
-    deadline_s = time.monotonic() + LIMIT_S
-    while not is_reached():
-        assert time.monotonic() < deadline_s
-        threading.Event().wait(0.01)
-
-
-def await_preloads(
-    manager: TaskManager, caplog: pytest.LogCaptureFixture, name: str = "unknown"
-) -> None:
-    """Wait until all that was asked for so far is loaded: it happens one after another."""
-    manager.preload(replace(UNKNOWN, name=name))
-    until(lambda: f"{name}@1 cannot be preloaded" in caplog.text)
-
-
-def add_task(
-    store: TaskStore, engine: Engine, name: str, variant: str = "bitfit", digest: str | None = None
-) -> TaskReference:
-    """Write an artifact and add it to the store, as `petstream tasks add` does."""
-    is_thin = variant == "thin-mask"
-    task = random_task("mask" if is_thin else variant, engine.backbone.shape, seed=len(name))
-    if is_thin:  # larger in memory than its file: an offset for each row of each weight
-        for dropped in task.dense.values():
-            dropped[:] = False
-            dropped[0, 0] = True
-    level = TrainedLevel(
-        level=0,
-        backbone=BackboneReference(name="minilm-l3", digest=digest or engine.backbone.digest),
-        shape=engine.backbone.shape,
-        pet=task.pet,
-        pooling="mean",
-        max_tokens=128,
-        head_weight=task.head_weight,
-        head_bias=task.head_bias,
-        tensors=task.dense,
-    )
-    folder = store.root.parent / name
-    write_artifact(
-        folder,
-        name=name,
-        kind="single_label",
-        labels=[f"label-{i}" for i in range(len(task.head_bias))],
-        takes_pair=False,
-        source="random",
-        licence="none",
-        levels=(level,),
-        overwrite=True,
-    )
-    artifact = store.add(folder, {"minilm-l3": engine.backbone.shape})
-    return TaskReference(name, artifact.description.revision, artifact.digest)
 
 
 def test_an_acquired_task_runs(
@@ -303,50 +209,221 @@ def test_preloading_happens_in_the_background(
     reference = add_task(store, small_engine, "weather")
     store.failures["broken"] = MemoryError("none left")
 
-    with caplog.at_level("INFO"):
-        manager.preload(replace(UNKNOWN, name="broken"))
-        manager.preload(reference)
-        await_preloads(manager, caplog)
+    manager.preload(replace(UNKNOWN, name="broken"))
+    manager.preload(reference).result()
 
     assert reads_of(store, lambda: use(manager, reference)) == []
     assert "broken@1 cannot be preloaded" in caplog.text
     assert "none left" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("variant", "why"),
-    [("bitfit", "not preloaded: no room"), ("thin-mask", "does not fit beside those in memory")],
-)
-def test_preloading_evicts_nothing(
-    store: WatchedStore,
-    small_engine: Engine,
-    caplog: pytest.LogCaptureFixture,
-    variant: str,
-    why: str,
+@pytest.mark.parametrize("variant", ["bitfit", "thin-mask"])
+def test_what_nobody_asked_for_yet_is_the_first_to_make_room(
+    store: WatchedStore, small_engine: Engine, variant: str
 ) -> None:
-    """Neither for what does not fit, nor for what turns out larger than its file lets expect."""
-    names = ("aa", "bb", "cc", "dd")
-    references = [add_task(store, small_engine, name, variant) for name in names]
-    size = task_bytes(store, small_engine, references[0])
+    """Of the tasks that are asked for one leaves at most, however many are registered."""
+    a, b, *added = (
+        add_task(store, small_engine, name, variant) for name in ("aa", "bb", "cc", "dd", "ee")
+    )
+    size = task_bytes(store, small_engine, a)
     manager = TaskManager(store, small_engine, level=0, memory_limit_bytes=size * 29 // 10)
-    use(manager, references[0])
+    use(manager, a, b)
 
-    with caplog.at_level("INFO"):
-        for reference in references[1:]:
-            manager.preload(reference)
-        await_preloads(manager, caplog)
+    for reference in added:
+        manager.preload(reference).result()
 
-    assert reads_of(store, lambda: use(manager, *references[:2])) == []
-    assert caplog.text.count(why) == 2
-    assert "makes room" not in caplog.text
+    assert reads_of(store, lambda: use(manager, b)) == []
+    assert manager.host_bytes <= size * 29 // 10
     manager.close()
+
+
+def test_a_task_that_is_added_to_a_full_memory_is_there_before_it_is_asked_for(
+    store: WatchedStore, small_engine: Engine
+) -> None:
+    """The one that was used longest ago makes room for it, in the background."""
+    a, b, c = (add_task(store, small_engine, name) for name in ("a", "bb", "ccc"))
+    size = task_bytes(store, small_engine, a)
+    manager = TaskManager(store, small_engine, level=0, memory_limit_bytes=size * 29 // 10)
+    use(manager, a, b)
+
+    manager.preload(c).result()
+
+    assert reads_of(store, lambda: use(manager, b, c)) == []
+    assert reads_of(store, lambda: use(manager, a)) == ["a"]
+    manager.close()
+
+
+def test_what_is_in_use_does_not_leave_for_what_nobody_asked_for(
+    store: WatchedStore, small_engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Then it is not loaded ahead."""
+    a, b = (add_task(store, small_engine, name) for name in ("a", "bb"))
+    size = task_bytes(store, small_engine, a)
+    manager = TaskManager(store, small_engine, level=0, memory_limit_bytes=size * 3 // 2)
+
+    with caplog.at_level("INFO"), acquire(manager, a):
+        manager.preload(b).result()
+
+    assert "task bb@1, host memory: not loaded ahead" in caplog.text
+    assert reads_of(store, lambda: use(manager, a)) == []
+    manager.close()
+
+
+def test_a_pinned_task_is_never_evicted(store: WatchedStore, small_engine: Engine) -> None:
+    """However long it was not used, and however many others come."""
+    pinned, *others = (add_task(store, small_engine, name) for name in ("a", "bb", "ccc", "dddd"))
+    size = task_bytes(store, small_engine, pinned)
+    manager = TaskManager(store, small_engine, level=0, memory_limit_bytes=size * 5 // 2)
+    manager.pin(pinned)
+    manager.preload(pinned).result()
+
+    use(manager, *others, *others)
+
+    assert reads_of(store, lambda: use(manager, pinned)) == []
+    assert reads_of(store, lambda: use(manager, others[0])) == ["bb"]
+    manager.close()
+
+
+def test_the_pin_of_a_task_moves_to_its_next_revision(
+    store: WatchedStore, small_engine: Engine
+) -> None:
+    """The one before stays only as long as there is room for it."""
+    first = add_task(store, small_engine, "weather")
+    other = add_task(store, small_engine, "other")
+    size = task_bytes(store, small_engine, first)
+    manager = TaskManager(store, small_engine, level=0, memory_limit_bytes=size * 5 // 2)
+    second = add_task(store, small_engine, "weather", "ia3")
+    for reference in (first, second):
+        manager.pin(reference)
+        manager.preload(reference).result()
+
+    use(manager, other, add_task(store, small_engine, "another"))
+
+    assert reads_of(store, lambda: use(manager, second)) == []
+    assert reads_of(store, lambda: use(manager, first)) == ["weather"]
+    manager.close()
+
+
+def test_pinned_tasks_that_do_not_fit_together_are_served_unpinned(
+    store: WatchedStore, small_engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last one; an error names the option, and memory stays within its budget."""
+    a, b = (add_task(store, small_engine, name) for name in ("a", "bb"))
+    size = task_bytes(store, small_engine, a)
+    manager = TaskManager(store, small_engine, level=0, memory_limit_bytes=size * 3 // 2)
+
+    for reference in (a, b):
+        manager.pin(reference)
+        manager.preload(reference).result()
+
+    assert "bb@1 is not pinned" in caplog.text
+    assert "--memory-mib" in caplog.text
+    use(manager, b)
+    assert reads_of(store, lambda: use(manager, a)) == []
+    assert manager.host_bytes <= size * 3 // 2
+    manager.close()
+
+
+def test_a_pinned_task_that_is_retired_leaves(
+    store: WatchedStore, manager: TaskManager, small_engine: Engine
+) -> None:
+    """A pin keeps it from making room, not from being taken out of service."""
+    pinned = add_task(store, small_engine, "a")
+    manager.pin(pinned)
+    manager.preload(pinned).result()
+
+    manager.retire("a")
+
+    assert reads_of(store, lambda: use(manager, pinned)) == ["a"]
+
+
+def test_a_load_does_not_keep_others_from_what_is_in_memory(
+    store: WatchedStore, manager: TaskManager, small_engine: Engine
+) -> None:
+    """While one is being read, in the background or for who asks, the others are had at once."""
+    here, coming = (add_task(store, small_engine, name) for name in ("a", "bb"))
+    use(manager, here)
+    store.gates["bb"] = threading.Event()
+    loading = manager.preload(coming)
+    until(lambda: "bb" in store.waiting)
+
+    use(manager, here)
+
+    assert not loading.done()
+    store.gates["bb"].set()
+    loading.result()
+    assert reads_of(store, lambda: use(manager, coming)) == []
+
+
+def test_who_asks_for_a_task_that_is_being_loaded_gets_that_one(
+    store: WatchedStore, manager: TaskManager, small_engine: Engine
+) -> None:
+    """It is not read a second time, and does not leave before it is used."""
+    coming = add_task(store, small_engine, "bb")
+    store.gates["bb"] = threading.Event()
+    loading = manager.preload(coming)
+    until(lambda: "bb" in store.waiting)
+    asking = threading.Thread(target=use, args=(manager, coming))
+    asking.start()
+    until(lambda: (coming, True) in manager.contents())
+    store.gates["bb"].set()
+    asking.join()
+    loading.result()
+
+    assert reads_of(store, lambda: use(manager, coming)) == []
+
+
+def test_a_task_that_is_retired_while_it_is_loaded_does_not_stay(
+    store: WatchedStore, manager: TaskManager, small_engine: Engine
+) -> None:
+    """Nobody would ever ask for it again."""
+    coming = add_task(store, small_engine, "bb")
+    store.gates["bb"] = threading.Event()
+    loading = manager.preload(coming)
+    until(lambda: "bb" in store.waiting)
+    manager.retire("bb")
+    store.gates["bb"].set()
+    loading.result()
+
+    assert manager.contents() == []
+    assert manager.host_bytes == 0
+
+
+def test_the_revisions_of_a_task_that_is_updated_while_it_is_asked_do_not_mix(
+    store: WatchedStore, manager: TaskManager, small_engine: Engine
+) -> None:
+    """Threads ask for revisions while later ones are loaded: each gets the logits of its own."""
+    biases = [np.eye(7, dtype=np.float32)[number] * 100 for number in range(5)]
+    revisions = [add_task(store, small_engine, "weather", head_bias=bias) for bias in biases]
+    assert [reference.revision for reference in revisions] == [1, 2, 3, 4, 5]
+    ids = np.array([101, 2054, 102])
+    wrong: list[tuple[int, int]] = []
+    newest = [revisions[0]]
+
+    def ask() -> None:
+        for _ in range(40):
+            reference = newest[-1]
+            with acquire(manager, reference) as task:
+                (logits,) = small_engine.run([EngineRow(task, ids)])
+            if int(logits.argmax()) != reference.revision - 1:
+                wrong.append((reference.revision, int(logits.argmax())))
+
+    askers = [threading.Thread(target=ask) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    for reference in revisions[1:]:
+        manager.preload(reference).result()
+        newest.append(reference)
+    for asker in askers:
+        asker.join()
+
+    assert wrong == []
 
 
 def test_a_retired_task_leaves_memory_when_nobody_uses_it(
     store: WatchedStore,
     manager: TaskManager,
     small_engine: Engine,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """At once where it is idle, else on release; registered again, it stays."""
     idle, used, other = (add_task(store, small_engine, name) for name in ("a", "bb", "ccc"))
@@ -359,8 +436,7 @@ def test_a_retired_task_leaves_memory_when_nobody_uses_it(
 
     assert reads_of(store, lambda: use(manager, idle, used, other)) == ["a", "bb"]
     assert reads_of(store, lambda: use(manager, idle, used, other)) == ["a", "bb"]
-    manager.preload(idle)
-    await_preloads(manager, caplog)
+    manager.preload(idle).result()
     assert reads_of(store, lambda: use(manager, idle)) == []
 
 
@@ -381,12 +457,12 @@ def test_what_a_batch_costs_does_not_depend_on_how_many_tasks_are_in_memory(
 
 
 def lines_run(manager: TaskManager, references: Sequence[TaskReference]) -> int:
-    """Count the lines of the manager's module that acquiring and releasing tasks runs."""
+    """Count the lines of the manager and its tier that acquiring and releasing tasks runs."""
     count = 0
 
     def trace(frame: FrameType, event: str, _: object) -> "TraceFunction | None":
         nonlocal count
-        if frame.f_code.co_filename != task_manager.__file__:
+        if frame.f_code.co_filename not in (task_manager.__file__, tier.__file__):
             return None
         count += event == "line"
         return trace
@@ -399,12 +475,3 @@ def lines_run(manager: TaskManager, references: Sequence[TaskReference]) -> int:
     finally:
         sys.settrace(before)
     return count
-
-
-def task_bytes(store: TaskStore, engine: Engine, reference: TaskReference) -> int:
-    """What a task occupies in memory."""
-    manager = TaskManager(store, engine, level=0, memory_limit_bytes=PLENTY)
-    with acquire(manager, reference) as task:
-        size = task.num_bytes
-    manager.close()
-    return size
