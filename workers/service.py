@@ -2,11 +2,9 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
 
-from messages.errors import MessageError
-from messages.task_event_codec import decode_task_event
 from messages.topics import TopicNames
 from tasks.store import TaskStore
 from transport.groups import worker_group
@@ -21,12 +19,15 @@ from workers.backbone import Backbone
 from workers.backbone_store import find
 from workers.engine import Engine
 from workers.levels import LEVEL_BACKBONES
+from workers.recent_tasks import RecentTasks
+from workers.registered_tasks import RegisteredTasks
 from workers.stage import WorkerStage
 from workers.task_manager import TaskManager
 
 logger = logging.getLogger(__name__)
 
 TASKS_CURRENT_LIMIT_S = 30.0
+PINNED_LOADED_LIMIT_S = 60.0
 MAX_UNIT_BATCHES = 64
 MAX_UNIT_BYTES = 128 * 1024
 """Batches that wait are run together up to this size, some hundred rows: a row costs several times
@@ -44,13 +45,14 @@ def run_worker(
     slot: str,
     threads: int | None,
     task_memory_bytes: int,
+    pinned_tasks: Collection[str],
+    recent_tasks_file: Path,
     health_file: Path | None,
     stop: threading.Event,
 ) -> None:
     """Serve one level until `stop` is set.
 
-    A batch names the exact weights that its rows need, so the tasks topic is followed only to have
-    them loaded before the first batch asks.
+    It is ready when the pinned tasks are loaded; those that were in use before follow meanwhile.
 
     Raises:
         TopicConfigError: If the topics are missing or configured otherwise.
@@ -68,7 +70,9 @@ def run_worker(
     stage = WorkerStage(
         level=level, engine=engine, tasks=tasks, backbone_folder=folder, topics=topics
     )
-    follower = TableFollower(kafka, topics.tasks, memory_follows_topic(tasks))
+    recent = RecentTasks(recent_tasks_file)
+    registered = RegisteredTasks(tasks, pinned_tasks, recent.read())
+    follower = TableFollower(kafka, topics.tasks, registered.apply)
     session = Session(
         kafka,
         group=worker_group(topics.namespace, level),
@@ -79,11 +83,14 @@ def run_worker(
     follower.start()
     try:
         follower.wait_until_current(TASKS_CURRENT_LIMIT_S)
+        registered.start(PINNED_LOADED_LIMIT_S)
         logger.info("level %d serves %s", level, folder.name)
 
         def turn() -> None:
             follower.raise_if_failed()
             health.turn()
+            if recent.is_due():
+                tasks.in_background(lambda: recent.write(tasks.contents()))
 
         window = CountWindow(MAX_UNIT_BATCHES, MAX_UNIT_BYTES)
         run_pipeline(session, window, stage, stop=stop, on_turn=turn)
@@ -91,26 +98,4 @@ def run_worker(
         health.report("draining")
         follower.close()
         tasks.close()
-
-
-def memory_follows_topic(tasks: TaskManager) -> Callable[[bytes, bytes | None], None]:
-    """Return what follows the tasks topic.
-
-    The newest revision of each live task is loaded where there is room; a retired one leaves.
-    """
-
-    def apply(key: bytes, value: bytes | None) -> None:
-        if value is None:
-            tasks.retire(key.decode("utf-8", "replace"))
-            return
-        try:
-            event = decode_task_event(value)
-        except MessageError as error:
-            logger.error("task event of %r ignored: %s", key[:64], error)
-            return
-        if event.retired:
-            tasks.retire(event.name)
-        elif event.revisions:
-            tasks.preload(event.revisions[-1].reference)
-
-    return apply
+        recent.write(tasks.contents())

@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from urllib.parse import quote
 
 import typer
 
@@ -10,6 +11,7 @@ from petstream.kafka_connection import broker_settings, kafka_settings
 from petstream.lifetime import stop_event, stop_when_orphaned
 from petstream.output import fail
 from petstream.service_log import log_to_stderr
+from petstream.settings import Settings
 from workers.levels import LEVEL_BACKBONES
 
 app = typer.Typer()
@@ -24,6 +26,9 @@ def worker(
     ),
     threads: int | None = typer.Option(None, min=1, help="Compute threads; default: every core."),
     memory_mib: int = typer.Option(1024, min=16, help="Memory for the weights of loaded tasks."),
+    pin: list[str] = typer.Option(
+        [], metavar="NAME", help="A task that is loaded at the start and never evicted; repeatable."
+    ),
     bootstrap_servers: str | None = typer.Option(None, help="Kafka, host:port."),
     namespace: str | None = typer.Option(None, help="Prefix of the topics."),
     health_file: Path | None = typer.Option(None, help="Where to say that it is ready."),
@@ -57,6 +62,14 @@ def worker(
         slot=slot,
         threads=threads,
         task_memory_bytes=memory_mib << 20,
+        pinned_tasks=pin,
+        recent_tasks_file=recent_tasks_file(settings, level, slot),
         health_file=health_file,
         stop=stop,
     )
+
+
+def recent_tasks_file(settings: Settings, level: int, slot: str) -> Path:
+    """Return where a worker notes the tasks it used: a file for each namespace, level and slot."""
+    owner = quote(f"{settings.namespace} {level} {slot}", safe="")
+    return settings.state_dir / "recent-tasks" / f"{owner}.json"
