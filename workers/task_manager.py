@@ -8,6 +8,7 @@ without the store. What each memory keeps and what it gives up is `workers/tier.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,6 +30,11 @@ logger = logging.getLogger(__name__)
 
 _MEMORY_PER_FILE_BYTE = 2
 """A float16 on disk is at most a float32 in memory, a position's byte of gap code two bytes."""
+
+
+_PATIENCE_S = 0.05
+"""How long a load in the background waits for a moment in which nothing is computed. It takes one
+core and Python's lock from a batch that runs; what is asked for meanwhile is loaded at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,9 @@ class TaskManager:
                     on_evicted=self._host.touch,
                 )
             )
+        self._num_held = 0
+        """Blocks of `acquire_all` that are open: batches that run."""
+        self._is_idle = threading.Condition()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="task-loader")
 
     @contextmanager
@@ -89,6 +98,8 @@ class TaskManager:
         top = self._tiers[-1]
         holds: list[Hold] = []
         tasks: list[LoadedTask | TaskError] = []
+        with self._is_idle:
+            self._num_held += 1
         try:
             for reference in references:
                 holds.append(top.take(reference))
@@ -99,6 +110,9 @@ class TaskManager:
             yield tasks
         finally:
             top.give_back(holds)
+            with self._is_idle:
+                self._num_held -= 1
+                self._is_idle.notify_all()
 
     def preload(self, reference: TaskReference) -> "Future[None]":
         """Load a task in the background, where tasks that nobody uses can make room for it.
@@ -167,6 +181,8 @@ class TaskManager:
             self._host.give_back([hold])
 
     def _preload(self, reference: TaskReference) -> None:
+        with self._is_idle:
+            self._is_idle.wait_for(lambda: not self._num_held, _PATIENCE_S)
         try:
             artifact = self._store.open(reference)
             file = artifact.folder / artifact.description.level(self._level).file

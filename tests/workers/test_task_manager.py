@@ -355,6 +355,28 @@ def test_a_load_does_not_keep_others_from_what_is_in_memory(
     assert reads_of(store, lambda: use(manager, coming)) == []
 
 
+def test_a_load_ahead_waits_for_the_batch_that_runs(
+    store: WatchedStore,
+    manager: TaskManager,
+    small_engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would take a core from it. But not for ever: batches may follow each other closely."""
+    here, coming, later = (add_task(store, small_engine, name) for name in ("a", "bb", "ccc"))
+    monkeypatch.setattr(task_manager, "_PATIENCE_S", 1000.0)
+    with acquire(manager, here):
+        loading = manager.preload(coming)
+        with pytest.raises(TimeoutError):
+            loading.result(0.2)
+    loading.result()
+
+    monkeypatch.setattr(task_manager, "_PATIENCE_S", 0.01)
+    with acquire(manager, here):
+        manager.preload(later).result()
+
+    assert reads_of(store, lambda: use(manager, coming, later)) == []
+
+
 def test_who_asks_for_a_task_that_is_being_loaded_gets_that_one(
     store: WatchedStore, manager: TaskManager, small_engine: Engine
 ) -> None:
