@@ -41,6 +41,8 @@ class TableFollower:
         self._closed = threading.Event()
         self._progress = threading.Condition()
         self._reached: dict[int, int] = {}
+        self._behind: set[int] = set()
+        """Partitions of which there is more to read, as far as was heard."""
         self._num_asked = 0
         self._num_answered = 0
         self._error: Exception | None = None
@@ -91,11 +93,15 @@ class TableFollower:
         try:
             partitions = self._partitions(consumer)
             self._reached = dict.fromkeys(partitions, 0)
+            self._behind = set(partitions)
             consumer.assign([TopicPartition(self._topic, p, _BEGINNING) for p in partitions])
             while not self._closed.is_set():
                 self._answer_waiters(consumer)
-                for message in consumer.consume(_MAX_RECORDS, _POLL_S):
-                    self._take(message)
+                # `consume` with a timeout waits all of it, also for a single record.
+                first = consumer.poll(_POLL_S)
+                if first is not None:
+                    for message in (first, *consumer.consume(_MAX_RECORDS, 0)):
+                        self._take(message)
         except Exception as error:  # noqa: BLE001 - reported by raise_if_failed, on the caller's thread
             with self._progress:
                 self._error = error
@@ -123,9 +129,11 @@ class TableFollower:
         if error is None and partition is not None and offset is not None:
             self._apply(message.key() or b"", message.value())
             self._reached[partition] = offset + 1
+            self._behind.add(partition)
         elif error is not None and error.code() == KafkaError._PARTITION_EOF:
             # Behind the last record there may be control records of transactions.
             self._reached[partition or 0] = offset or 0
+            self._behind.discard(partition or 0)
         elif error is not None and (error.fatal() or error.code() in _FINAL):
             raise TableFollowerFailed(error.str())
         elif error is not None:
@@ -134,7 +142,9 @@ class TableFollower:
     def _answer_waiters(self, consumer: Consumer) -> None:
         with self._progress:
             num_asked = self._num_asked
-            if num_asked == self._num_answered:
+            # An end is asked for behind the fetch that waits for more, up to half a second: not
+            # while there is more to read.
+            if num_asked == self._num_answered or self._behind:
                 return
         for partition, reached in self._reached.items():
             source = TopicPartition(self._topic, partition)

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer
 
 from tests.contracts.backends import KafkaBackend
 from tests.contracts.members import eventually
@@ -147,3 +147,32 @@ def test_waiting_has_a_limit(topic: Topic, table: Table) -> None:
     """A follower that was never started is not current."""
     with pytest.raises(TimeoutError, match="table"):
         topic.follow(table).wait_until_current(0.05)
+
+
+def test_the_end_is_asked_for_when_all_that_is_known_was_read(
+    topic: Topic, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each asking waits behind a fetch: in between, ten thousand records take ten seconds."""
+    rows_when_asked: list[int] = []
+
+    class WatchedConsumer(Consumer):
+        """Notes how far the table is when an end is asked for."""
+
+        def get_watermark_offsets(self, *args: object, **kwargs: object) -> object:
+            """Ask as a consumer does."""
+            rows_when_asked.append(len(table.rows))
+            return super().get_watermark_offsets(*args, **kwargs)
+
+    monkeypatch.setattr("transport.table.Consumer", WatchedConsumer)
+    topic.producer.begin_transaction()
+    for number in range(3_000):
+        topic.producer.produce(topic.name, b"1", b"%d" % number)
+        topic.producer.poll(0)
+    topic.producer.commit_transaction()
+    follower = topic.follow(table)
+    follower.start()
+
+    follower.wait_until_current(30)
+
+    assert set(rows_when_asked) == {3_000}
+    follower.close()
