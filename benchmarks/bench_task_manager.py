@@ -325,7 +325,7 @@ def measure_steady(backbone: str) -> list[dict[str, Any]]:
             for task in served.make([f"{group}-{n}" for n in range(per_group)], kind, seed)
         ]
         rng = np.random.default_rng(1)
-        rng.shuffle(tasks)  # type: ignore[arg-type]
+        rng.shuffle(tasks)
         chances = 1 / np.arange(1, len(tasks) + 1)
         drawn = rng.choice(len(tasks), (STEADY_BATCHES, STEADY_ROWS), p=chances / chances.sum())
         hits, num_asks, worst = 0, 0, 0.0

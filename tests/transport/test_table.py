@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from tests.contracts.backends import KafkaBackend
 from tests.contracts.members import eventually
@@ -158,10 +158,12 @@ def test_the_end_is_asked_for_when_all_that_is_known_was_read(
     class WatchedConsumer(Consumer):
         """Notes how far the table is when an end is asked for."""
 
-        def get_watermark_offsets(self, *args: object, **kwargs: object) -> object:
+        def get_watermark_offsets(
+            self, partition: TopicPartition, timeout: float = 0, cached: bool = False
+        ) -> tuple[int, int]:
             """Ask as a consumer does."""
             rows_when_asked.append(len(table.rows))
-            return super().get_watermark_offsets(*args, **kwargs)
+            return super().get_watermark_offsets(partition, timeout, cached)
 
     monkeypatch.setattr("transport.table.Consumer", WatchedConsumer)
     topic.producer.begin_transaction()

@@ -39,7 +39,11 @@ def test_every_density_is_told_from_the_two_that_were_measured(
     monkeypatch.setattr(sparse_policy, "gains_us", gains_us)
     op = unpacked_op("torch")
     weights = LinearWeights(torch.zeros(NUM_OUT, NUM_IN), torch.zeros(NUM_OUT))
-    policy = SparsePolicy([SharedProduct(weights, lambda x: op(x, *weights), op)])
+
+    def linear(x: torch.Tensor) -> torch.Tensor:
+        return op(x, weights.weight, weights.bias)
+
+    policy = SparsePolicy([SharedProduct(weights, linear, op)])
 
     rows = policy.break_even_rows(change(num_changed), weights.weight.shape)
 
