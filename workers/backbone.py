@@ -20,7 +20,8 @@ from tasks.backbone_families import (
     WORDS,
 )
 from tasks.backbone_shape import NORM_SITES, BackboneShape, LinearSite, NormSite, backbone_digest
-from workers.backbone_config import Activation, BackboneConfig, read_config
+from tasks.site_ops import Activation
+from workers.backbone_config import BackboneConfig, read_config
 from workers.backbone_folder import (
     WEIGHTS_FILE,
     check_weights_header,

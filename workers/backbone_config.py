@@ -14,18 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.backbone_families import family_of
 from tasks.backbone_shape import BackboneShape, shape_from_config
+from tasks.site_ops import Activation
 from workers.errors import BackboneCorruptError, BackboneMissingError, BackboneUnsupportedError
 
 CONFIG_FILE = "config.json"
 NUM_RELATIVE_BUCKETS = 32
 """MPNet's. Transformers sorts distances into so many whatever the config says."""
 
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
-
 _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_new",
+    "gelu_pytorch_tanh": "gelu_new",
     "relu": "relu",
     "silu": "silu",
     "swish": "silu",

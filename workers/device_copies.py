@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from workers.backbone import Backbone
+from workers.backbone import Backbone, shared_tensors
 from workers.loaded_task import LoadedTask
 from workers.task_ops import TaskOps
 
@@ -22,11 +22,7 @@ class DeviceCopies:
     def __init__(self, backbone: Backbone, device: torch.device) -> None:
         self._device = device
         # A task whose norm is half the backbone's own shares that half on the device, too.
-        self._shared = {
-            id(tensor): _copied(tensor, device)
-            for norm in backbone.norms.values()
-            for tensor in norm
-        }
+        self._shared = {id(tensor): _copied(tensor, device) for tensor in shared_tensors(backbone)}
 
     def staged(self, task: LoadedTask) -> LoadedTask:
         """Return the task in page-locked memory where the device is a GPU, else as it is."""
@@ -59,6 +55,8 @@ def _with_tensors(task: LoadedTask, change: Callable[[torch.Tensor], torch.Tenso
         ops=TaskOps(
             products={place: _changed(part, change) for place, part in ops.products.items()},
             norms={place: _changed(part, change) for place, part in ops.norms.items()},
+            prefixes={layer: _changed(part, change) for layer, part in ops.prefixes.items()},
+            embeddings=_changed(ops.embeddings, change),
             head=_changed(ops.head, change),
             num_bytes=ops.num_bytes,
         ),

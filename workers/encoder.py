@@ -19,6 +19,7 @@ from itertools import accumulate
 import torch
 from torch.nn import functional as F
 
+from gpu_ops.activations import ACTIVATIONS
 from gpu_ops.bias import add_bias_
 from gpu_ops.bottleneck import add_bottleneck_
 from gpu_ops.layer_norm import NormWeights, add_layer_norm
@@ -31,7 +32,6 @@ from gpu_ops.sublayer_adapter import run_sublayer_adapter
 from gpu_ops.task_products import TaskProducts
 from gpu_ops.varlen_attention import PrefixStates, varlen_attention
 from tasks.backbone_shape import NormSite
-from workers.activation_ops import ACTIVATION_OPS
 from workers.backbone import PRODUCTS, SITES_OF, Backbone, Product
 from workers.dropped_values import DroppedValues
 from workers.linear_backends import Linear, LinearChoice, choose, unpacked_op
@@ -62,7 +62,7 @@ class Encoder:
             (layer, product): self.choices[product].shared_linear(weights.weight, weights.bias)
             for (layer, product), weights in backbone.products.items()
         }
-        self._activate_ = ACTIVATION_OPS[backbone.activation]
+        self._activate_ = ACTIVATIONS[backbone.activation]
         table = backbone.relative_attention
         self._relative_bias = (
             None if table is None else RelativeBias(table, backbone.shape.max_positions)
