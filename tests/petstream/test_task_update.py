@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from messages.query import QueryParameters
 from messages.result import Result
 from messages.topics import TopicNames
+from petstream.commands.worker import recent_tasks_file
 from petstream.kafka_connection import kafka_settings
 from petstream.settings import Settings, load_settings
 from petstream.supervisor import ServiceSpec, Supervisor
@@ -28,6 +29,7 @@ from workers.backbone import Backbone
 from workers.backbone_store import BackboneStore
 from workers.cascade import judge
 from workers.engine import Engine, EngineRow
+from workers.recent_tasks import RecentTasks
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -39,7 +41,9 @@ ANSWER_LIMIT_S = 120.0
 TOLERANCE = 1e-4
 SERVICES = (
     ServiceSpec("scheduler-0", "scheduler", None, ("scheduler", "--levels", "0")),
-    ServiceSpec("worker-0-0", "worker", 0, ("worker", "--level", "0", "--threads", "1")),
+    ServiceSpec(
+        "worker-0-0", "worker", 0, ("worker", "--level", "0", "--threads", "1", "--pin", TASK)
+    ),
 )
 ALL_LABELS = QueryParameters(top_k=7)
 
@@ -74,8 +78,11 @@ def updates(settings: Settings, engine: Engine, tmp_path: Path) -> Iterator["Upd
     updates.let_stable_mean(1)
     supervisor = Supervisor(SERVICES, settings.state_dir, settings.environment())
     supervisor.start()
+    updates.stop_services = supervisor.stop
     try:
         supervisor.wait_until_ready(READY_LIMIT_S)
+        log = (settings.state_dir / "logs" / "worker-0-0.log").read_text()
+        assert f"{TASK}@1, host memory: loaded" in log, "a pinned task is there before it is asked"
         yield updates
     finally:
         supervisor.stop()
@@ -91,6 +98,7 @@ class Updates:
     expected: dict[tuple[int, str], Scores] = field(default_factory=dict)
     """(revision, text) -> the probability of each label."""
     was_stable: set[int] = field(default_factory=set)
+    stop_services: Callable[[], None] = lambda: None
 
     def register_next(self) -> int:
         """Register one revision more; return its number."""
@@ -198,3 +206,7 @@ def test_every_answer_is_of_one_registered_revision(updates: Updates, settings: 
             given = dict(zip(answer.labels, answer.scores, strict=True))
             assert given.keys() == wanted.keys()
             assert max(abs(given[label] - wanted[label]) for label in wanted) < TOLERANCE
+
+    updates.stop_services()
+    recent = RecentTasks(recent_tasks_file(settings, 0, "worker-0-0")).read()
+    assert {task.revision for task in recent} >= {numbers[-1]}, "the next start knows what was used"
