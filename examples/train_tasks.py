@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from petstream.engine_logits import engine_logits
 from petstream.settings import load_settings
 from tasks.artifact import open_artifact
 from tasks.artifact_writer import add_level, write_artifact
@@ -146,6 +147,7 @@ def calibrate_one(name: str, rows: Path, models_dir: Path, out: Path) -> None:
         artifact,
         {backbone: find(backbone, models_dir) for backbone in names},
         read_rows(rows / name / "calibration.jsonl", artifact.description.kind),
+        level_logits=engine_logits,
     )
     _say(f"{name}: {calibrated.figures}")
 

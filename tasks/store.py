@@ -93,6 +93,20 @@ class TaskStore:
         except ArtifactMissing as error:
             raise _not_in_store(self.root, reference.name, reference.revision) from error
 
+    def find(self, name: str, revision: int | None = None) -> Artifact:
+        """Open a revision by its number, or the newest, without a registry.
+
+        Raises:
+            TaskNotInStore: If it is not there.
+            ArtifactError: One of its subclasses, if it is not valid.
+        """
+        _inner(name, 1)
+        revisions = self._revisions(name)
+        wanted = revision or max(revisions, default=1)
+        if wanted not in revisions:
+            raise _not_in_store(self.root, name, wanted)
+        return open_artifact(self.root, _inner(name, wanted))
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         try:

@@ -10,6 +10,7 @@
     TaskMemoryError                a task larger than the whole memory budget (a TaskError)
     TaskLoadError                  a task that could not be loaded for no fault of it (a TaskError)
     TaskUnsupportedError           an op at a site that the engine has no place for (a TaskError)
+    PetTaskError                   a wrong use of PetS's interface (a TaskError)
 
 Every message says what to do.
 """
@@ -55,3 +56,7 @@ class TaskLoadError(TaskError):
 
 class TaskUnsupportedError(TaskError):
     """An op at a site where the engine has no place for it."""
+
+
+class PetTaskError(TaskError):
+    """PetS's interface was asked for a task that is not what, or where, the caller thinks."""

@@ -60,6 +60,7 @@ def _calibrate(
     task_dir: Path, data: Path, target: float | None, threads: int | None
 ) -> "CalibratedTask":
     # torch and transformers take seconds to import: only once the options are known to be good.
+    from petstream.engine_logits import engine_logits
     from tasks.training.calibrate import calibrate_task
     from tasks.training.rows import read_rows
     from tasks.training.runtime import prepare_process
@@ -76,6 +77,7 @@ def _calibrate(
             backbones,
             rows,
             target,
+            level_logits=engine_logits,
             on_level=lambda level: status.update(f"level {level}: {len(rows.rows)} rows"),
         )
 

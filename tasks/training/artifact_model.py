@@ -1,4 +1,4 @@
-"""The dense model of an artifact's level: what its answers must equal, and what calibrates it."""
+"""The dense model of an artifact's level, and labelled rows as the level takes them."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ from tasks.artifact import Artifact
 from tasks.backbone_shape import backbone_digest, read_shape
 from tasks.training.batches import EncodedRow, encode_rows, load_tokenizer
 from tasks.training.errors import BadRows
-from tasks.training.evaluation import PerRow, predict
 from tasks.training.model import DenseModel, load_dense_model
 from tasks.training.rows import LabelledRows
 
@@ -43,14 +42,3 @@ def encode_for_level(
         )
     tokenizer = load_tokenizer(backbone, description.level(level).max_tokens)
     return encode_rows(rows, description.labels, tokenizer)
-
-
-def level_logits(artifact: Artifact, level: int, backbone: Path, rows: LabelledRows) -> PerRow:
-    """Return the logits of one level of an artifact for labelled rows, in float32.
-
-    Raises:
-        ArtifactError: As `level_model`.
-        BadRows: As `encode_for_level`.
-    """
-    encoded = encode_for_level(artifact, level, backbone, rows)
-    return predict(level_model(artifact, level, backbone), encoded, rows.kind)

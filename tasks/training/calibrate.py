@@ -7,8 +7,11 @@ from pathlib import Path
 from tasks.artifact import Artifact
 from tasks.artifact_writer import replace_cascade
 from tasks.calibration_fit import CascadeFigures, fit_cascade, measure_cascade
-from tasks.training.artifact_model import level_logits
+from tasks.training.evaluation import PerRow
 from tasks.training.rows import LabelledRows
+
+LevelLogits = Callable[[Artifact, int, Path, LabelledRows], PerRow]
+"""Computes the logits of one level of an artifact for rows, over a backbone's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ def calibrate_task(
     rows: LabelledRows,
     target: float | None = None,
     *,
+    level_logits: LevelLogits,
     on_level: Callable[[int], None] = lambda level: None,
 ) -> CalibratedTask:
     """Fit an artifact's cascade to labelled rows and write it into its folder.
@@ -36,6 +40,7 @@ def calibrate_task(
         backbones: Hugging Face folders, by the names of the levels' backbones.
         rows: Not trained on.
         target: Accuracy that the cascade should reach; None: the last level's, less half a point.
+        level_logits: The engine that will serve the task.
         on_level: Called with each level before its logits are computed.
 
     Raises:

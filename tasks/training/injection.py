@@ -85,7 +85,13 @@ def dense_tensors(sites: PetSites) -> dict[str, NDArray[Any]]:
 
 
 def load_weights(sites: PetSites, weights: PetWeights) -> None:
-    """Put an artifact's ops into freshly wrapped sites."""
+    """Put an artifact's ops into freshly wrapped sites.
+
+    Raises:
+        TypeError: If the artifact is of a kind that has no training recipe.
+    """
+    if weights.kind not in {kind.model_fields["kind"].default for kind in TRAINABLE}:
+        raise TypeError(f"no training recipe for PET kind {weights.kind}: the engine runs it")
     for (index, site), ops in weights.sites.items():
         if site == "attention_norm" or site == "ffn_norm":
             _load_norm(sites.norm[index, site], ops)

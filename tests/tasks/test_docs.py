@@ -4,6 +4,7 @@ import inspect
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,13 +43,26 @@ def test_the_example_makes_a_valid_artifact(
     (tmp_path / "minilm-l3").mkdir()
     (tmp_path / "minilm-l3" / "config.json").write_text(json.dumps(config))
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (*_, example) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
     exec(compile(example, "docs/tasks.md", "exec"), {})
 
     artifact = open_artifact(tmp_path / "my-task")
     artifact.validate({"minilm-l3": read_shape(tmp_path / "minilm-l3")})
     assert artifact.description.levels[0].pet.kind == "bitfit"
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_examples_of_one_row_run(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copied from the page and run in the repository."""
+    monkeypatch.chdir(DOCS.parent)
+    example = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[number]
+    names: dict[str, Any] = {}
+
+    exec(compile(example, "docs/tasks.md", "exec"), names)
+
+    answered = names["answered"] if number == 0 else names["results"][0]
+    assert answered.answer.labels == ("lost_or_stolen_card",)
 
 
 def test_the_gap_code_of_the_page_is_ours() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from petstream.engine_logits import engine_logits
 from petstream.settings import load_settings
 from tasks.artifact_writer import write_artifact
 from tasks.backbone_shape import read_shape
@@ -17,7 +18,6 @@ from tasks.pets.ia3 import Ia3
 from tasks.pets.kinds import AnyPet
 from tasks.pets.lora import Lora
 from tasks.pets.mask import Mask
-from tasks.training.artifact_model import level_logits
 from tasks.training.errors import BadRecipe, BadRows
 from tasks.training.evaluation import predict
 from tasks.training.level import LevelOutcome, LevelPlan, train_level
@@ -106,9 +106,9 @@ def test_every_kind_beats_its_start_and_survives_the_file(
         dtype="float32",
     )
     artifact.validate({"minilm-l3": read_shape(backbone)})
-    found = level_logits(artifact, 0, backbone, rows).stacked()[0]
+    found = engine_logits(artifact, 0, backbone, rows).stacked()[0]
     loss = -np.log(np.exp(found) / np.exp(found).sum(1, keepdims=True))
-    targets = level_logits(artifact, 0, backbone, rows).stacked()[1].astype(int)
+    targets = engine_logits(artifact, 0, backbone, rows).stacked()[1].astype(int)
     mean_loss = float(loss[np.arange(len(targets)), targets].mean())
     # Trained in bf16 where the processor has it, answered in float32.
     assert mean_loss == pytest.approx(outcome.run.validation_figures["loss"], abs=0.02)

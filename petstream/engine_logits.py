@@ -1,0 +1,48 @@
+"""What the engine that serves makes of labelled rows: what a cascade is fitted to."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tasks.artifact import Artifact
+from tasks.training.artifact_model import encode_for_level
+from tasks.training.evaluation import PerRow
+from tasks.training.objectives import labelled
+from tasks.training.rows import LabelledRows
+from workers.engine import EngineRow
+from workers.local_level import LocalLevel
+
+_ROWS_PER_RUN = 512
+
+
+def engine_logits(artifact: Artifact, level: int, backbone: Path, rows: LabelledRows) -> PerRow:
+    """Return the logits of one level of an artifact for labelled rows, in float32.
+
+    Raises:
+        ArtifactError: If the level is not valid, or was trained on other backbone weights.
+        BadRows: If the rows are of another kind than the task, or have a label it does not know.
+    """
+    encoded = encode_for_level(artifact, level, backbone, rows)
+    local = LocalLevel(backbone)
+    try:
+        task = local.load(artifact, level)
+        engine_rows = [EngineRow(task, np.array(row.token_ids, np.int64)) for row in encoded]
+        logits = [
+            found
+            for first in range(0, len(engine_rows), _ROWS_PER_RUN)
+            for found in local.engine.run(engine_rows[first : first + _ROWS_PER_RUN])
+        ]
+    finally:
+        local.close()
+    is_classes = rows.kind in ("single_label", "tagging")
+    dtype = torch.int64 if is_classes else torch.float32
+    pairs = [
+        labelled(
+            torch.from_numpy(found),
+            torch.tensor(row.target[0] if rows.kind == "single_label" else row.target, dtype=dtype),
+            rows.kind,
+        )
+        for found, row in zip(logits, encoded, strict=True)
+    ]
+    return PerRow([output for output, _ in pairs], [target for _, target in pairs], rows.kind)
