@@ -28,13 +28,24 @@
     |-- StoreError
     |   |-- TaskNotInStore       no such task or revision in the store
     |   `-- StoreUnusable        the store's folder cannot be read or written
-    `-- RegistryError
-        |-- UnknownTask          the name was never registered
-        |-- UnknownRevision      the task has no such revision
-        |-- TaskIsRetired        the task no longer serves
-        |-- BadAlias             not a name an alias can have, or one too many
-        |-- TooManyRevisions     the task's event would outgrow its topic
-        `-- RevisionConflict     that revision is registered with other content
+    |-- RegistryError
+    |   |-- UnknownTask          the name was never registered
+    |   |-- UnknownRevision      the task has no such revision
+    |   |-- TaskIsRetired        the task no longer serves
+    |   |-- BadAlias             not a name an alias can have, or one too many
+    |   |-- TooManyRevisions     the task's event would outgrow its topic
+    |   `-- RevisionConflict     that revision is registered with other content
+    |-- ImportRefused            a checkpoint of another library cannot become a task
+    |   |-- OriginUnknown        its files are not those of a library that is read
+    |   |-- BadCheckpoint        a file of it is damaged, too large or not what it must be
+    |   |-- PickleCarriesCode    a `.bin` or `.pt` asks for more than tensors
+    |   |-- PickleTooCostly      reading a `.bin` or `.pt` took more memory or time than it may
+    |   |-- KindUnsupported      what was trained cannot share the backbone's operators
+    |   |-- KeyMissing           a tensor is not there that another one or the config calls for
+    |   |-- HeadMissing          there is no head, or not all of it
+    |   |-- WrongBackbone        it was trained on a model of another shape or family
+    |   `-- LabelsMismatch       the labels given are not as many as the head's
+    `-- ExportRefused            the other format has no place for what the task does
 
 Each message says what is wrong and what to do.
 """
@@ -178,3 +189,47 @@ class TooManyRevisions(RegistryError):
 
 class RevisionConflict(RegistryError):
     """The revision is registered already, with other content."""
+
+
+class ImportRefused(TaskError):
+    """A checkpoint of another library cannot become a task."""
+
+
+class OriginUnknown(ImportRefused):
+    """The files are not those of a library whose checkpoints are read."""
+
+
+class BadCheckpoint(ImportRefused):
+    """A file of the checkpoint is damaged, too large or not what it must be."""
+
+
+class PickleCarriesCode(ImportRefused):
+    """A pickle names something that tensors do not need; none of it was run."""
+
+
+class PickleTooCostly(ImportRefused):
+    """Reading a pickle took, or would take, more memory or time than it may."""
+
+
+class KindUnsupported(ImportRefused):
+    """What was trained cannot share the backbone's operators with other tasks."""
+
+
+class KeyMissing(ImportRefused):
+    """A tensor is not there that another tensor or the configuration calls for."""
+
+
+class HeadMissing(ImportRefused):
+    """The checkpoint has no head, or not all of it."""
+
+
+class WrongBackbone(ImportRefused):
+    """The checkpoint was trained on a model of another shape or family."""
+
+
+class LabelsMismatch(ImportRefused):
+    """The labels given are not as many as the head has rows."""
+
+
+class ExportRefused(TaskError):
+    """The other format has no place for what the task does."""

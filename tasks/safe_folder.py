@@ -52,6 +52,17 @@ class SafeFolder:
     ) -> None:
         os.close(self._fd)
 
+    def names(self) -> list[str]:
+        """Return what lies in the folder, in order.
+
+        Raises:
+            ArtifactMissing: If the folder cannot be listed.
+        """
+        try:
+            return sorted(os.listdir(self._fd))
+        except OSError as error:
+            raise ArtifactMissing(f"{self._path} cannot be listed ({error.strerror})") from error
+
     def read(self, name: str, max_bytes: int) -> bytes:
         """Read one regular file whole, through one descriptor.
 

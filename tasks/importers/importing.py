@@ -1,0 +1,262 @@
+"""A checkpoint becomes a level of a task: the one way in, whatever library wrote it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from messages.task_event import TaskKind
+from tasks.artifact import Artifact
+from tasks.artifact_writer import TrainedLevel, write_artifact
+from tasks.errors import HeadMissing, KindUnsupported, LabelsMismatch
+from tasks.importers.backbone_tensors import BackboneTensors
+from tasks.importers.checkpoint import Checkpoint, read_checkpoint, read_weight_file
+from tasks.importers.full_finetune import DeltaOptions, parse_full_finetune
+from tasks.importers.imported import Finding, ImportedHead, ImportedPet, Origin
+from tasks.importers.model_heads import linear_of
+from tasks.importers.peft.keys import PeftKeys
+from tasks.importers.peft.parse import head_in, parse_peft
+from tasks.pets.pet import StoredFloat
+
+DEFAULT_MAX_TOKENS = 512
+LIBRARIES: Mapping[Origin, str] = {
+    "peft": "PEFT",
+    "adapters": "AdapterHub",
+    "opendelta": "OpenDelta",
+    "transformers": "transformers",
+}
+_PROBLEMS: Mapping[str, TaskKind] = {
+    "regression": "regression",
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """What whoever imports says; None: what the checkpoint says, or the library's default."""
+
+    level: int = 0
+    labels: tuple[str, ...] | None = None
+    kind: TaskKind | None = None
+    head: Path | None = None
+    """A weight file with the head, instead of one in the checkpoint."""
+    pooling: Literal["mean", "cls"] | None = None
+    """The head of `head` is one layer on this, without a pooler or another layer before it."""
+    max_tokens: int | None = None
+    delta: DeltaOptions = DeltaOptions()
+    """How the change of a full fine-tune is kept."""
+    dtype: StoredFloat | None = None
+    """None: float16 where that loses nothing, otherwise float32."""
+    backbone_names: frozenset[str] = frozenset()
+    """Names by which checkpoints may call the backbone, beside its own."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Import:
+    """A checkpoint as a level of a task, in memory."""
+
+    imported: ImportedPet
+    level: TrainedLevel
+    kind: TaskKind
+    labels: tuple[str, ...]
+    dtype: StoredFloat
+    findings: tuple[Finding, ...]
+
+    def write(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        takes_pair: bool = False,
+        source: str | None = None,
+        licence: str | None = None,
+        overwrite: bool = False,
+    ) -> Artifact:
+        """Write it as a task of one level.
+
+        Raises:
+            ArtifactError: One of its subclasses, if the task would not be valid.
+            pydantic.ValidationError: If a field of the description is bad.
+        """
+        library = LIBRARIES[self.imported.origin]
+        return write_artifact(
+            folder,
+            name=name,
+            kind=self.kind,
+            labels=self.labels,
+            takes_pair=takes_pair,
+            source=source or f"a checkpoint of {library}",
+            licence=licence or "not stated",
+            levels=(self.level,),
+            dtype=self.dtype,
+            overwrite=overwrite,
+        )
+
+
+def import_checkpoint(path: Path, backbone: BackboneTensors, options: ImportOptions) -> Import:
+    """Read a checkpoint and turn it into a level.
+
+    Raises:
+        ImportRefused: One of its subclasses, by what cannot be taken over.
+        ArtifactError: If the folder cannot be read, or the PET does not fit the backbone.
+    """
+    checkpoint = read_checkpoint(path)
+    config = checkpoint.documents.get("config.json", {})
+    if options.kind is None:
+        problem = config.get("problem_type")
+        options = replace(options, kind=_PROBLEMS.get(problem) if isinstance(problem, str) else None)
+    parse = _PARSERS.get(checkpoint.origin)
+    if parse is None:
+        raise KindUnsupported(f"checkpoints of {LIBRARIES[checkpoint.origin]} are not read yet")
+    imported = parse(checkpoint, backbone, options)
+    findings = [*imported.findings, *_base_findings(imported, backbone, options)]
+    head = _head(imported, backbone, options)
+    labels, named = _labels(head, config, options)
+    if not named:
+        message = "the checkpoint does not name its labels: give them with `--labels`"
+        findings.append(Finding("warning", "labels_unnamed", message))
+    max_tokens = options.max_tokens or min(
+        DEFAULT_MAX_TOKENS, backbone.shape.max_positions - imported.pet.reserved_positions()
+    )
+    level = TrainedLevel(
+        level=options.level,
+        backbone=backbone.reference,
+        shape=backbone.shape,
+        pet=imported.pet,
+        pooling=head.pooling,
+        max_tokens=max_tokens,
+        head_weight=head.weight,
+        head_bias=head.bias,
+        tensors=imported.tensors,
+        head=head.layout,
+        hidden_weight=head.hidden_weight,
+        hidden_bias=head.hidden_bias,
+    )
+    dtype = options.dtype or ("float16" if _is_exact_in_float16(level) else "float32")
+    return Import(imported, level, head.kind, labels, dtype, tuple(findings))
+
+
+def _parse_peft(
+    checkpoint: Checkpoint, backbone: BackboneTensors, options: ImportOptions
+) -> ImportedPet:
+    return parse_peft(checkpoint, backbone, options.kind)
+
+
+def _parse_full(
+    checkpoint: Checkpoint, backbone: BackboneTensors, options: ImportOptions
+) -> ImportedPet:
+    return parse_full_finetune(checkpoint, backbone, options.kind, options.delta)
+
+
+_PARSERS: Mapping[
+    Origin, Callable[[Checkpoint, BackboneTensors, ImportOptions], ImportedPet]
+] = {"peft": _parse_peft, "transformers": _parse_full}
+
+
+def _head(
+    imported: ImportedPet, backbone: BackboneTensors, options: ImportOptions
+) -> ImportedHead:
+    if options.head is not None:
+        return _head_of_file(options.head, backbone, options)
+    if imported.head is None:
+        raise HeadMissing(
+            "the checkpoint has no head: give a file with its weights (classifier.weight and "
+            "classifier.bias, safetensors or .bin) with `--head`"
+        )
+    return imported.head
+
+
+def _head_of_file(
+    path: Path, backbone: BackboneTensors, options: ImportOptions
+) -> ImportedHead:
+    keys = PeftKeys(read_weight_file(path), path.name, backbone.family)
+    is_tagging = options.kind == "tagging"
+    if options.pooling is None and not keys.has("", "weight"):
+        found = head_in(keys, backbone, is_tagging=is_tagging, kind=options.kind, ops_at={})
+        if found is not None:
+            return found
+    module = next((m for m in ("", "classifier", "score") if keys.has(m, "weight")), None)
+    if module is None:
+        raise HeadMissing(f"{path} has no classifier.weight, score.weight or weight")
+    if options.pooling is None and not is_tagging:
+        raise HeadMissing(
+            f"{path} does not say what its head reads: add `--pooling mean` or `--pooling cls`"
+        )
+    bias = keys.take(module, "bias", None) if keys.has(module, "bias") else None
+    weight, bias = linear_of(keys.take(module, "weight", None, None), bias, module or path.name)
+    if weight.shape[1] != backbone.shape.hidden_size:
+        raise HeadMissing(
+            f"{path}: its head reads {weight.shape[1]} features, the backbone has "
+            f"{backbone.shape.hidden_size}"
+        )
+    return ImportedHead(
+        weight=weight,
+        bias=bias,
+        layout=None,
+        hidden_weight=None,
+        hidden_bias=None,
+        pooling=options.pooling or "none",
+        kind=options.kind or ("regression" if len(weight) == 1 else "single_label"),
+        labels=None,
+    )
+
+
+def _labels(
+    head: ImportedHead, config: Mapping[str, object], options: ImportOptions
+) -> tuple[tuple[str, ...], bool]:
+    """Return the labels, and whether anybody named them."""
+    size = len(head.weight)
+    if options.labels is not None:
+        if len(options.labels) != size:
+            raise LabelsMismatch(
+                f"{len(options.labels)} labels were given, the head has {size} rows: name each "
+                f"row, in their order"
+            )
+        return options.labels, True
+    named = head.labels or _labels_of_config(config, size)
+    return named or tuple(f"LABEL_{number}" for number in range(size)), named is not None
+
+
+def _labels_of_config(config: Mapping[str, object], size: int) -> tuple[str, ...] | None:
+    found = config.get("id2label")
+    if not isinstance(found, dict) or set(found) != {str(number) for number in range(size)}:
+        return None
+    labels = tuple(found[str(number)] for number in range(size))
+    is_default = labels == tuple(f"LABEL_{number}" for number in range(size))
+    return None if is_default or not all(isinstance(label, str) for label in labels) else labels
+
+
+def _base_findings(
+    imported: ImportedPet, backbone: BackboneTensors, options: ImportOptions
+) -> list[Finding]:
+    known = {name.rpartition("/")[2].lower() for name in options.backbone_names}
+    known.add(backbone.reference.name.lower())
+    base = imported.base_model
+    if not base:
+        if imported.origin == "transformers":  # whose weights were compared
+            return []
+        message = (
+            f"the checkpoint does not name its backbone: taken for {backbone.reference.name}, "
+            f"whose shape fits"
+        )
+        return [Finding("warning", "base_unknown", message)]
+    if base.rstrip("/").rpartition("/")[2].lower() in known:
+        return []
+    message = (
+        f"it was trained on {base[:200]!r} and is imported for {backbone.reference.name} "
+        f"({backbone.reference.digest[:19]}): answers are right only if those are the same weights"
+    )
+    return [Finding("warning", "other_base", message)]
+
+
+def _is_exact_in_float16(level: TrainedLevel) -> bool:
+    head = (level.head_weight, level.head_bias, level.hidden_weight, level.hidden_bias)
+    with np.errstate(over="ignore"):
+        return all(
+            np.array_equal(values, values.astype(np.float16).astype(np.float32))
+            for values in (*level.tensors.values(), *head)
+            if values is not None
+        )
