@@ -11,6 +11,7 @@ from rich.table import Table
 
 from messages.errors import MessageError
 from messages.task_event import TaskEvent, TaskRevision
+from petstream.commands.task_import import export_task, import_task
 from petstream.commands.task_run import run
 from petstream.kafka_connection import broker_settings
 from petstream.level_backbones import warn_of_other_backbone
@@ -20,7 +21,9 @@ from tasks.errors import TaskError, UnknownTask
 from tasks.store import TaskStore
 from transport.errors import TransportError
 
-app = typer.Typer(help="Add, list, show, alias and retire tasks, while serving; run one alone.")
+app = typer.Typer(help="Add, list, show, alias, retire, import, export and run tasks.")
+app.command("import")(import_task)
+app.command("export")(export_task)
 app.command()(run)
 
 BootstrapServers = Annotated[str | None, typer.Option(help="Kafka, host:port.")]

@@ -176,5 +176,3 @@ def _origin(path: Path, names: list[str], documents: Mapping[str, dict[str, Any]
         f"{path} is not a checkpoint of PEFT, AdapterHub, OpenDelta or transformers (it has "
         f"{found}): give the folder with adapter_config.json or config.json"
     )
-
-

@@ -140,9 +140,7 @@ def _check_config(config: dict[str, Any], backbone: BackboneTensors) -> None:
             )
 
 
-def _keep_matrices(
-    model: _Model, backbone: BackboneTensors, options: DeltaOptions
-) -> Kept | None:
+def _keep_matrices(model: _Model, backbone: BackboneTensors, options: DeltaOptions) -> Kept | None:
     changes: dict[tuple[int, LinearSite], NDArray[np.float32]] = {}
     for layer in range(backbone.shape.num_layers):
         for site in LINEAR_SITES:

@@ -1,7 +1,7 @@
 """A checkpoint becomes a level of a task: the one way in, whatever library wrote it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -46,7 +46,7 @@ class ImportOptions:
     pooling: Literal["mean", "cls"] | None = None
     """The head of `head` is one layer on this, without a pooler or another layer before it."""
     max_tokens: int | None = None
-    delta: DeltaOptions = DeltaOptions()
+    delta: DeltaOptions = field(default_factory=DeltaOptions)
     """How the change of a full fine-tune is kept."""
     dtype: StoredFloat | None = None
     """None: float16 where that loses nothing, otherwise float32."""
@@ -107,7 +107,9 @@ def import_checkpoint(path: Path, backbone: BackboneTensors, options: ImportOpti
     config = checkpoint.documents.get("config.json", {})
     if options.kind is None:
         problem = config.get("problem_type")
-        options = replace(options, kind=_PROBLEMS.get(problem) if isinstance(problem, str) else None)
+        options = replace(
+            options, kind=_PROBLEMS.get(problem) if isinstance(problem, str) else None
+        )
     parse = _PARSERS.get(checkpoint.origin)
     if parse is None:
         raise KindUnsupported(f"checkpoints of {LIBRARIES[checkpoint.origin]} are not read yet")
@@ -151,14 +153,13 @@ def _parse_full(
     return parse_full_finetune(checkpoint, backbone, options.kind, options.delta)
 
 
-_PARSERS: Mapping[
-    Origin, Callable[[Checkpoint, BackboneTensors, ImportOptions], ImportedPet]
-] = {"peft": _parse_peft, "transformers": _parse_full}
+_PARSERS: Mapping[Origin, Callable[[Checkpoint, BackboneTensors, ImportOptions], ImportedPet]] = {
+    "peft": _parse_peft,
+    "transformers": _parse_full,
+}
 
 
-def _head(
-    imported: ImportedPet, backbone: BackboneTensors, options: ImportOptions
-) -> ImportedHead:
+def _head(imported: ImportedPet, backbone: BackboneTensors, options: ImportOptions) -> ImportedHead:
     if options.head is not None:
         return _head_of_file(options.head, backbone, options)
     if imported.head is None:
@@ -169,9 +170,7 @@ def _head(
     return imported.head
 
 
-def _head_of_file(
-    path: Path, backbone: BackboneTensors, options: ImportOptions
-) -> ImportedHead:
+def _head_of_file(path: Path, backbone: BackboneTensors, options: ImportOptions) -> ImportedHead:
     keys = PeftKeys(read_weight_file(path), path.name, backbone.family)
     is_tagging = options.kind == "tagging"
     if options.pooling is None and not keys.has("", "weight"):

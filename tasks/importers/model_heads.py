@@ -41,6 +41,12 @@ def head_modules(family: BackboneFamily) -> tuple[str, ...]:
     return tuple(dict.fromkeys((head.hidden, head.out, _TAGGING_OUT)))
 
 
+def head_layers(family: BackboneFamily, is_tagging: bool) -> tuple[str | None, Activation, str]:
+    """Return the layer before the last (None: there is none), what follows it, and the last."""
+    head = _HEADS[family.model_type]
+    return (None, "tanh", _TAGGING_OUT) if is_tagging else (head.hidden, head.activation, head.out)
+
+
 def build_head(
     linears: Mapping[str, Linear],
     backbone: BackboneTensors,
@@ -108,9 +114,7 @@ def linear_of(weight: np.ndarray, bias: np.ndarray | None, name: str) -> Linear:
     return weight.astype(np.float32, copy=False), bias.astype(np.float32, copy=False)
 
 
-def _hidden(
-    spec: _Head, linears: Mapping[str, Linear], backbone: BackboneTensors
-) -> Linear | None:
+def _hidden(spec: _Head, linears: Mapping[str, Linear], backbone: BackboneTensors) -> Linear | None:
     """Return the layer before the last, None where it is the backbone's."""
     found = linears.get(spec.hidden)
     if found is None and spec.hidden != POOLER:

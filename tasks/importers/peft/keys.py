@@ -1,7 +1,6 @@
 """The tensors of a PEFT checkpoint by module and meaning, and which of them have been used."""
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -57,7 +56,9 @@ class PeftKeys:
 
     def modules(self, *meanings: str) -> list[str]:
         """Return the modules that have any of these tensors, by their paths in the base model."""
-        return [name for name, found in self._found.items() if not found.keys().isdisjoint(meanings)]
+        return [
+            name for name, found in self._found.items() if not found.keys().isdisjoint(meanings)
+        ]
 
     def path(self, module: str) -> str:
         """Return a module's path in the model that was trained, which PEFT's patterns match."""
@@ -146,5 +147,3 @@ class PeftKeys:
 def as_float32(values: NDArray[Any]) -> NDArray[np.float32]:
     """Round to float32."""
     return np.ascontiguousarray(values, np.float32)
-
-

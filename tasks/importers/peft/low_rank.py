@@ -14,7 +14,7 @@ from tasks.importers.imported import Finding
 from tasks.importers.part import Part, build
 from tasks.importers.peft.config import FILE, PeftConfig, matching_key
 from tasks.importers.peft.keys import PeftKeys, as_float32
-from tasks.importers.peft.target import Target, Taken
+from tasks.importers.peft.target import Taken, Target
 from tasks.importers.site_patterns import most_common, names_of, pattern_of
 from tasks.pets.adalora import AdaLora
 from tasks.pets.dora import Dora

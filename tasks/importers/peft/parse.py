@@ -131,13 +131,13 @@ def _joined(*found: Mapping[str, SiteOps]) -> dict[str, SiteOps]:
     joined: dict[str, SiteOps] = {}
     for ops_at in found:
         for module, ops in ops_at.items():
-            joined[module] = join(joined[module], ops, (0, "embeddings")) if module in joined else ops
+            joined[module] = (
+                join(joined[module], ops, (0, "embeddings")) if module in joined else ops
+            )
     return joined
 
 
-def _linear(
-    keys: PeftKeys, module: str, backbone: BackboneTensors, has_ops: bool
-) -> Linear | None:
+def _linear(keys: PeftKeys, module: str, backbone: BackboneTensors, has_ops: bool) -> Linear | None:
     """Return a layer of the head before its ops; None where the checkpoint says nothing of it."""
     weight = keys.take(module, "weight", None, None) if keys.has(module, "weight") else None
     bias = keys.take(module, "bias", None) if keys.has(module, "bias") else None
@@ -162,9 +162,7 @@ def _check_scaled_biases(scaled: list[Part], replaced: list[Part]) -> None:
                 raise KindUnsupported(f"{name} is replaced where an output is scaled (IA3)")
 
 
-def _key_findings(
-    keys: PeftKeys, config: PeftConfig, target: Target, source: str
-) -> list[Finding]:
+def _key_findings(keys: PeftKeys, config: PeftConfig, target: Target, source: str) -> list[Finding]:
     findings = [
         Finding("warning", "unused_key", f"{source}: {key} has no place in the task: left out")
         for key in keys.unused()

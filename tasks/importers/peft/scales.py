@@ -5,7 +5,7 @@ import numpy as np
 from tasks.importers.imported import Finding
 from tasks.importers.part import Part, build
 from tasks.importers.peft.keys import PeftKeys, as_float32
-from tasks.importers.peft.target import Target, Taken
+from tasks.importers.peft.target import Taken, Target
 from tasks.importers.site_patterns import names_of
 from tasks.pets.ia3 import Ia3
 from tasks.site_ops import SiteOps

@@ -8,9 +8,7 @@ SUPPORTED = (
     "BEFT", "SHIRA", "TRAINABLE_TOKENS",
 )  # fmt: skip
 
-_MULTIPLIES = (
-    "multiplies the weight itself, so that the shared product of all tasks cannot be used"
-)
+_MULTIPLIES = "multiplies the weight itself, so that the shared product of all tasks cannot be used"
 _WHOLE = (
     "changes every element of the weight, which needs a matrix of its own per task as large as the "
     "backbone's"

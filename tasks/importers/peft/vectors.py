@@ -14,7 +14,7 @@ from tasks.importers.imported import Finding
 from tasks.importers.model_heads import POOLER, head_modules
 from tasks.importers.part import Part, build
 from tasks.importers.peft.keys import PeftKeys, as_float32
-from tasks.importers.peft.target import Target, Taken
+from tasks.importers.peft.target import Taken, Target
 from tasks.importers.site_patterns import names_of
 from tasks.pets.bitfit import BitFit
 from tasks.pets.layer_norm import LayerNormTuning

@@ -144,7 +144,7 @@ def test_a_long_text_that_does_not_fit_is_too_costly() -> None:
 def test_a_reader_that_takes_too_long_is_ended() -> None:
     raw = saved({"weight": torch.ones(2)})
 
-    with pytest.raises(PickleTooCostly, match="within 0.05 s"):
+    with pytest.raises(PickleTooCostly, match=r"within 0\.05 s"):
         read_pickle(raw, "slow.bin", Limits(memory_bytes=64 << 20, wall_s=0.05))
 
 

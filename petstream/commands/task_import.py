@@ -1,0 +1,259 @@
+"""`petstream tasks import` and `export`: checkpoints of other libraries in, and out again."""
+
+import json
+import shutil
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, cast, get_args
+
+import typer
+from pydantic import ValidationError
+from rich.table import Table
+
+from messages.errors import MessageError
+from messages.task_event import TaskKind
+from petstream.kafka_connection import broker_settings
+from petstream.output import console, error_console, fail, print_json, warn
+from petstream.settings import BadSettings, load_settings
+from petstream.task_registry import task_registry
+from tasks.artifact import Artifact, open_artifact
+from tasks.errors import TaskError
+from tasks.importers.backbone_tensors import BackboneTensors
+from tasks.importers.importing import (
+    LIBRARIES,
+    DeltaOptions,
+    Import,
+    ImportOptions,
+    import_checkpoint,
+)
+from tasks.importers.peft_export import export_peft
+from tasks.importers.weight_changes import DeltaMethod
+from tasks.pets.pet import StoredFloat
+from tasks.store import TaskStore
+from transport.errors import TransportError
+from workers.backbone_catalogue import CATALOGUE
+from workers.levels import LEVEL_BACKBONES
+
+Kind = StrEnum("Kind", {name: name for name in get_args(TaskKind)})
+Pooling = StrEnum("Pooling", {"mean": "mean", "cls": "cls"})
+Delta = StrEnum("Delta", {name: name for name in get_args(DeltaMethod)})
+Dtype = StrEnum("Dtype", {name: name for name in get_args(StoredFloat)})
+ExportFormat = StrEnum("ExportFormat", {"petstream": "petstream", "peft": "peft"})
+
+_MAX_LABELS_BYTES = 32 << 20
+
+
+def import_task(
+    path: Annotated[Path, typer.Argument(help="Folder of a checkpoint.")],
+    name: Annotated[
+        str | None, typer.Option(help="The task's name; default: the folder's.")
+    ] = None,
+    level: Annotated[int, typer.Option(min=0, max=7, help="Level that the backbone serves.")] = 0,
+    backbone: Annotated[
+        str | None, typer.Option(help="Backbone it was trained on; default: the level's.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="a,b,c or a file with one a line, in the head's order.")
+    ] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Of the task, where it is not told.")] = None,
+    head: Annotated[
+        Path | None, typer.Option(help="Weight file with the head, where it lies elsewhere.")
+    ] = None,
+    pooling: Annotated[
+        Pooling | None, typer.Option(help="What a head of one layer in --head reads.")
+    ] = None,
+    delta: Annotated[
+        Delta, typer.Option(help="How the change of a full fine-tune is kept.")
+    ] = Delta["auto"],
+    rank: Annotated[int, typer.Option(min=1, max=1024, help="Of --delta low-rank.")] = 16,
+    density: Annotated[
+        float, typer.Option(min=0.0001, max=1.0, help="Share that --delta sparse keeps.")
+    ] = 0.01,
+    max_tokens: Annotated[int | None, typer.Option(min=3, help="Longer rows are cut.")] = None,
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="Default: float16 where that loses nothing.")
+    ] = None,
+    takes_pair: Annotated[bool, typer.Option("--pair", help="A query is two texts.")] = False,
+    source: Annotated[str | None, typer.Option(help="Where its training rows come from.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Of those rows.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; default: ./NAME.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace that folder.")] = False,
+    add: Annotated[bool, typer.Option("--add", help="Register it too, as `tasks add`.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be taken; write nothing.")
+    ] = False,
+    bootstrap_servers: Annotated[str | None, typer.Option(help="Kafka, host:port.")] = None,
+    namespace: Annotated[str | None, typer.Option(help="Prefix of the topics.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Make a task of a checkpoint of PEFT, AdapterHub, OpenDelta or transformers.
+
+    Example: petstream tasks import ./my-lora --backbone bert-base --labels no,yes --dry-run
+    """
+    name = name or path.resolve().name.lower()
+    backbone = backbone or LEVEL_BACKBONES.get(level)
+    if backbone is None:
+        fail(f"level {level} has no backbone of its own: name one with `--backbone`", code=2)
+    known = CATALOGUE.get(backbone)
+    options = ImportOptions(
+        level=level,
+        labels=_labels(labels),
+        kind=cast(TaskKind | None, kind and kind.value),
+        head=head,
+        pooling=pooling and pooling.value,  # type: ignore[arg-type]  # one of the two
+        max_tokens=max_tokens,
+        delta=DeltaOptions(cast(DeltaMethod, delta.value), rank, density),
+        dtype=cast(StoredFloat | None, dtype and dtype.value),
+        backbone_names=frozenset({known.hub_id} if known else ()),
+    )
+    artifact = None
+    try:
+        with error_console.status(f"reading {path}"):
+            tensors = BackboneTensors(load_settings().models_dir / backbone)
+            found = import_checkpoint(path, tensors, options)
+            if not dry_run:
+                artifact = found.write(
+                    out or Path(name),
+                    name=name,
+                    takes_pair=takes_pair,
+                    source=source,
+                    licence=licence,
+                    overwrite=overwrite,
+                )
+        revision = _register(artifact, bootstrap_servers, namespace) if add and artifact else None
+    except (TaskError, TransportError, MessageError, BadSettings) as error:
+        fail(f"{type(error).__name__}: {error}")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "task"
+        fail(f"{where}: {first['msg']}: choose another with its option", code=2)
+    if as_json:
+        print_json(_report(found, artifact, revision))
+        return
+    _show(found, name)
+    if artifact is not None:
+        console.print(f"written to {artifact.folder}", soft_wrap=True, highlight=False)
+        if revision is not None:
+            line = f"{name}@{revision} serves"
+        else:
+            line = f"put it into service with: petstream tasks add {artifact.folder}"
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def export_task(
+    task: Annotated[str, typer.Argument(help="A task's folder, or the name of one in the store.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    export_format: Annotated[
+        ExportFormat, typer.Option("--format", help="petstream: as is; peft: for PEFT to load.")
+    ] = ExportFormat["petstream"],
+    level: Annotated[int | None, typer.Option(min=0, max=7, help="Of peft; default: 0.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Write a task of the store, or a task's folder, elsewhere or for PEFT.
+
+    Example: petstream tasks export clinc150 --out ./clinc150-peft --format peft
+    """
+    try:
+        settings = load_settings()
+        artifact = _find(task, TaskStore(settings.tasks_dir))
+        if export_format is ExportFormat["petstream"]:
+            _copy(artifact, out)
+        else:
+            number = artifact.description.levels[0].level if level is None else level
+            name = artifact.description.level(number).backbone.name
+            export_peft(artifact, number, BackboneTensors(settings.models_dir / name), out)
+    except (TaskError, BadSettings) as error:
+        fail(f"{type(error).__name__}: {error}")
+    except OSError as error:
+        fail(f"{out} cannot be written ({error.strerror}): choose another folder")
+    if as_json:
+        print_json({"folder": str(out), "format": export_format.value, "digest": artifact.digest})
+    else:
+        console.print(f"written to {out}", soft_wrap=True, highlight=False)
+
+
+def _labels(given: str | None) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    path = Path(given)
+    if not path.is_file():
+        return tuple(label.strip() for label in given.split(","))
+    if path.stat().st_size > _MAX_LABELS_BYTES:
+        fail(f"{path} is larger than any list of labels", code=2)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{path} cannot be read as text ({error})", code=2)
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _register(artifact: Artifact, bootstrap_servers: str | None, namespace: str | None) -> int:
+    registry = task_registry(broker_settings(bootstrap_servers, namespace))
+    return registry.add(artifact.folder).artifact.description.revision
+
+
+def _find(task: str, store: TaskStore) -> Artifact:
+    """Open a folder, or the store's newest revision of a name."""
+    folder = Path(task)
+    if (folder / "task.json").is_file():
+        return open_artifact(folder)
+    return store.find(task)
+
+
+def _copy(artifact: Artifact, out: Path) -> None:
+    out.mkdir(parents=True)
+    for name in ("task.json", *(level.file for level in artifact.description.levels)):
+        shutil.copyfile(artifact.folder / name, out / name)
+
+
+def _report(found: Import, artifact: Artifact | None, revision: int | None) -> dict[str, Any]:
+    imported, level = found.imported, found.level
+    return {
+        "origin": imported.origin,
+        "library_version": imported.library_version,
+        "base_model": imported.base_model,
+        "backbone": level.backbone.model_dump(),
+        "level": level.level,
+        "kind": found.kind,
+        "labels": list(found.labels),
+        "pet": level.pet.model_dump(mode="json", exclude_none=True),
+        "num_parameters": sum(int(values.size) for values in level.tensors.values()),
+        "head": None if level.head is None else level.head.model_dump(exclude_none=True),
+        "pooling": level.pooling,
+        "max_tokens": level.max_tokens,
+        "dtype": found.dtype,
+        "taken": sorted(imported.used_keys),
+        "findings": [asdict(finding) for finding in found.findings],
+        "folder": None if artifact is None else str(artifact.folder),
+        "digest": None if artifact is None else artifact.digest,
+        "revision": revision,
+    }
+
+
+def _show(found: Import, name: str) -> None:
+    report = _report(found, None, None)
+    table = Table("what", "as", show_header=False)
+    hidden = report["head"]
+    rows = {
+        "task": f"{name}: {found.kind}, {len(found.labels)} labels ({_some(found.labels)})",
+        "from": f"{LIBRARIES[found.imported.origin]} {report['library_version'] or ''}".strip(),
+        "trained on": report["base_model"] or "not said",
+        "backbone": f"{report['backbone']['name']} {report['backbone']['digest'][:19]}",
+        "PET": json.dumps(report["pet"]),
+        "parameters": f"{report['num_parameters']:,} as {found.dtype}",
+        "head": f"{report['pooling']}, {'one layer' if hidden is None else json.dumps(hidden)}",
+        "tensors taken": str(len(report["taken"])),
+    }
+    for what, value in rows.items():
+        table.add_row(what, value)
+    console.print(table)
+    for finding in found.findings:
+        if finding.severity == "warning":
+            warn(f"{finding.code}: {finding.message}")
+        else:
+            console.print(f"note: {finding.message}", soft_wrap=True, highlight=False)
+
+
+def _some(labels: tuple[str, ...]) -> str:
+    return ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")

@@ -1,0 +1,335 @@
+"""A task's level as a folder that PEFT loads: the way back, for kinds that PEFT has too.
+
+What is exported is what an import of the folder finds: importing it again gives the same task.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from messages.task_event import TaskKind
+from tasks.artifact import HEAD_BIAS, HEAD_WEIGHT, HIDDEN_BIAS, HIDDEN_WEIGHT, Artifact, level_specs
+from tasks.artifact_writer import staging_folder
+from tasks.backbone_shape import LinearSite
+from tasks.description import LevelDescription
+from tasks.errors import ArtifactExists, BackboneMismatch, ExportRefused
+from tasks.importers.backbone_tensors import BackboneTensors
+from tasks.importers.family import EMBEDDING_NORM
+from tasks.importers.model_heads import POOLER, head_layers
+from tasks.pets.bitfit import BitFit
+from tasks.pets.combined import Combined
+from tasks.pets.dora import Dora
+from tasks.pets.ia3 import Ia3
+from tasks.pets.layer_norm import LayerNormTuning
+from tasks.pets.lora import Lora
+from tasks.pets.low_rank import ScaledLowRankPet
+from tasks.pets.parts import part_prefix
+from tasks.pets.pet import Pet
+from tasks.pets.prefix import Prefix
+from tasks.pets.prompt import Prompt
+from tasks.pets.site_names import expand, place
+from tasks.safe_folder import SafeFolder
+from tasks.weight_file import max_file_bytes, parse_tensors
+
+_Tensors = Mapping[str, NDArray[Any]]
+_PROBLEMS: Mapping[TaskKind, str] = {
+    "regression": "regression",
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Exported:
+    """What of a PET stands in the folder."""
+
+    config: dict[str, Any]
+    tensors: dict[str, NDArray[Any]]
+    """By module path and meaning, within the base model."""
+    root: str = "base_model.model."
+
+
+def export_peft(artifact: Artifact, level: int, backbone: BackboneTensors, folder: Path) -> None:
+    """Write one level of a task as a PEFT checkpoint.
+
+    Raises:
+        ExportRefused: If PEFT has no place for what the level does.
+        ArtifactExists: If the folder is there.
+        BackboneMismatch: If the level stands on another backbone.
+        ArtifactError: If the task cannot be read.
+    """
+    described = artifact.description.level(level)
+    if described.backbone.digest != backbone.reference.digest:
+        raise BackboneMismatch(
+            f"level {level} stands on {described.backbone.name} {described.backbone.digest[:19]}, "
+            f"not on {backbone.reference.name} {backbone.reference.digest[:19]}"
+        )
+    if folder.exists():
+        raise ArtifactExists(f"{folder} is there already: choose another")
+    stored = _read(artifact, described, backbone)
+    exported = _export(described.pet, stored, backbone)
+    head, saved = _head(artifact, described, stored, backbone)
+    prefix = backbone.family.prefix
+    tensors = {
+        exported.root + (f"{prefix}.{name}" if _is_of_base(name) else name): values
+        for name, values in (exported.tensors | head).items()
+        if name != "prompt_embeddings"
+    }
+    if "prompt_embeddings" in exported.tensors:
+        tensors["prompt_embeddings"] = exported.tensors["prompt_embeddings"]
+    is_tagging = artifact.description.kind == "tagging"
+    config = exported.config | {
+        "task_type": "TOKEN_CLS" if is_tagging else "SEQ_CLS",
+        "base_model_name_or_path": described.backbone.name,
+        "modules_to_save": saved,
+        "inference_mode": True,
+    }
+    with staging_folder(folder.parent, f".{folder.name}-") as staging:
+        (staging / "adapter_config.json").write_bytes(_json(config))
+        (staging / "config.json").write_bytes(_json(_model_config(artifact, backbone)))
+        contiguous = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
+        safetensors.numpy.save_file(contiguous, staging / "adapter_model.safetensors")
+        staging.rename(folder)
+
+
+def _read(
+    artifact: Artifact, described: LevelDescription, backbone: BackboneTensors
+) -> dict[str, NDArray[Any]]:
+    """Return the level's stored tensors; the load checks them against what the task pins."""
+    artifact.load_level(described.level, backbone.shape)
+    specs = level_specs(described, artifact.description.num_labels, backbone.shape)
+    with SafeFolder(artifact.base, artifact.inner) as opened:
+        raw = opened.read(described.file, max_file_bytes(specs))
+    return parse_tensors(raw, specs, described.file)
+
+
+def _export(pet: Pet, stored: _Tensors, backbone: BackboneTensors) -> _Exported:
+    if isinstance(pet, Combined):
+        return _export_combined(pet, stored, backbone)
+    for kind, export in _EXPORTS.items():
+        if type(pet) is kind:
+            return export(pet, stored, backbone)
+    raise ExportRefused(
+        f"PEFT has no {pet.kind} that this one would be: export it as `--format petstream`"
+    )
+
+
+def _export_combined(pet: Combined, stored: _Tensors, backbone: BackboneTensors) -> _Exported:
+    """LoRA or DoRA with biases of its own, which PEFT calls `bias`, is the one that PEFT has."""
+    first, second, *others = pet.parts
+    if others or type(first) not in (Lora, Dora) or type(second) is not BitFit:
+        kinds = ", ".join(part.kind for part in pet.parts)
+        raise ExportRefused(
+            f"PEFT has no PET that is {kinds} at once: export it as `--format petstream`"
+        )
+    exported = _low_rank(first, _of_part(0, stored), backbone)
+    biases = _of_part(1, stored)
+    names = second.tensor_specs(backbone.shape)
+    for name in names:
+        module = _module_of(name.removesuffix(".bias"), backbone)
+        whole = _whole(biases[name], backbone[f"{module}.bias"], name)
+        is_wrapped = f"{module}.lora_A.weight" in exported.tensors
+        exported.tensors[f"{module}.base_layer.bias" if is_wrapped else f"{module}.bias"] = whole
+    exported.config["bias"] = "all"
+    return exported
+
+
+def _low_rank(pet: Any, stored: _Tensors, backbone: BackboneTensors) -> _Exported:  # noqa: ANN401 - see _EXPORTS
+    assert isinstance(pet, ScaledLowRankPet)
+    if isinstance(pet, Lora) and pet.gated:
+        raise ExportRefused("PEFT's LoRA has no gate: export it as `--format petstream`")
+    tensors, ranks, alphas = {}, {}, {}
+    for layer, site in pet.places(backbone.shape):
+        own, module = place(layer, site), backbone.family.module_path(layer, site)
+        for name, meaning in (
+            ("lora_a", "lora_A.weight"),
+            ("lora_b", "lora_B.weight"),
+            ("lora_bias", "lora_B.bias"),
+            ("magnitude", "lora_magnitude_vector"),
+        ):
+            if f"{own}.{name}" in stored:
+                tensors[f"{module}.{meaning}"] = stored[f"{own}.{name}"]
+        rank = pet.rank_at(layer, site)
+        alpha = (pet.scale_at(layer, site)) * (rank**0.5 if pet.rank_stabilized else rank)
+        if rank != pet.rank:
+            ranks[module] = rank
+        if not np.isclose(alpha, pet.alpha, rtol=1e-12):
+            alphas[module] = alpha
+    config = {
+        "peft_type": "LORA",
+        "r": pet.rank,
+        "lora_alpha": pet.alpha,
+        "rank_pattern": ranks,
+        "alpha_pattern": alphas,
+        "target_modules": _modules(pet.places(backbone.shape), backbone),
+        "use_rslora": bool(pet.rank_stabilized),
+        "use_dora": isinstance(pet, Dora),
+        "lora_bias": bool(pet.has_bias),
+        "bias": "none",
+    }
+    return _Exported(config, tensors)
+
+
+def _ia3(pet: Any, stored: _Tensors, backbone: BackboneTensors) -> _Exported:  # noqa: ANN401
+    assert isinstance(pet, Ia3)
+    tensors: dict[str, NDArray[Any]] = {}
+    inputs = []
+    outputs = ("key", "value") if pet.output_sites is None else pet.output_sites
+    into = ("ffn_output",) if pet.input_sites is None else pet.input_sites
+    for is_input, names in ((False, outputs), (True, into)):
+        for layer, site in expand(names, backbone.shape):
+            module = backbone.family.module_path(layer, site)
+            scale = stored[f"{place(layer, site)}.scale"]
+            tensors[f"{module}.ia3_l"] = scale[None, :] if is_input else scale[:, None]
+            inputs += [module] if is_input else []
+    modules = [name.removesuffix(".ia3_l") for name in tensors]
+    config = {"peft_type": "IA3", "target_modules": modules, "feedforward_modules": inputs}
+    return _Exported(config, tensors)
+
+
+def _norms(pet: Any, stored: _Tensors, backbone: BackboneTensors) -> _Exported:  # noqa: ANN401
+    tensors: dict[str, NDArray[Any]] = {}
+    for name in pet.tensor_specs(backbone.shape):
+        where, _, tensor = name.rpartition(".")
+        module = _module_of(where, backbone)
+        whole = _whole(stored[name], backbone[f"{module}.{tensor}"], name)
+        tensors[f"{module}.ln_tuning_layers.{tensor}"] = whole
+    modules = list(dict.fromkeys(name.partition(".ln_tuning")[0] for name in tensors))
+    return _Exported({"peft_type": "LN_TUNING", "target_modules": modules}, tensors)
+
+
+def _prefix(pet: Any, stored: _Tensors, backbone: BackboneTensors) -> _Exported:  # noqa: ANN401
+    if pet.gated or pet.leave_out or not pet.moves_positions:
+        raise ExportRefused(
+            "PEFT's prefix stands in every layer, without a gate, and moves positions: export it "
+            "as `--format petstream`"
+        )
+    flat = [
+        stored[f"layers.{layer}.attention.prefix_{name}"]
+        for layer in range(backbone.shape.num_layers)
+        for name in ("keys", "values")
+    ]
+    return _virtual("PREFIX_TUNING", np.concatenate(flat, axis=1), backbone)
+
+
+def _prompt(pet: Any, stored: _Tensors, backbone: BackboneTensors) -> _Exported:  # noqa: ANN401
+    if pet != Prompt(num_tokens=pet.num_tokens, place="first", pools_own=False):
+        raise ExportRefused(
+            "PEFT's prompt stands before the whole row and is pooled: export it as `--format "
+            "petstream`"
+        )
+    return _virtual("PROMPT_TUNING", stored["embeddings.prompt"], backbone)
+
+
+def _virtual(kind: str, vectors: NDArray[Any], backbone: BackboneTensors) -> _Exported:
+    config = {
+        "peft_type": kind,
+        "num_virtual_tokens": len(vectors),
+        "token_dim": backbone.shape.hidden_size,
+        "num_layers": backbone.shape.num_layers,
+        "num_attention_heads": backbone.shape.num_heads,
+        "num_transformer_submodules": 1,
+    }
+    return _Exported(config, {"prompt_embeddings": vectors}, root="base_model.")
+
+
+_EXPORTS: Mapping[type[Pet], Callable[[Any, _Tensors, BackboneTensors], _Exported]] = {
+    Lora: _low_rank,
+    Dora: _low_rank,
+    Ia3: _ia3,
+    LayerNormTuning: _norms,
+    Prefix: _prefix,
+    Prompt: _prompt,
+}
+
+
+def _head(
+    artifact: Artifact, described: LevelDescription, stored: _Tensors, backbone: BackboneTensors
+) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Return the head's tensors by module, and what PEFT calls the modules."""
+    is_tagging = artifact.description.kind == "tagging"
+    hidden, activation, out = head_layers(backbone.family, is_tagging)
+    layout = described.head
+    fits = layout is None if hidden is None else (
+        layout is not None and layout.activation == activation and described.pooling == "cls"
+        and (layout.hidden == "own" or hidden == POOLER)
+    )  # fmt: skip
+    if not fits:
+        raise ExportRefused(
+            f"the head is not the one that transformers' {backbone.family.model_type} has: export "
+            f"it as `--format petstream`"
+        )
+    tensors = {f"{out}.weight": stored[HEAD_WEIGHT], f"{out}.bias": stored[HEAD_BIAS]}
+    if layout is not None and layout.hidden == "own":
+        tensors[f"{hidden}.weight"] = stored[HIDDEN_WEIGHT]
+        tensors[f"{hidden}.bias"] = stored[HIDDEN_BIAS]
+    return tensors, sorted({name.partition(".")[0] for name in tensors})
+
+
+def _model_config(artifact: Artifact, backbone: BackboneTensors) -> dict[str, Any]:
+    """Return a `config.json` of the model with its head: labels and problem type stand there."""
+    description = artifact.description
+    config = backbone.config | {
+        "id2label": {str(number): label for number, label in enumerate(description.labels)},
+        "label2id": {label: number for number, label in enumerate(description.labels)},
+    }
+    config.pop("architectures", None)
+    if description.kind in _PROBLEMS:
+        config["problem_type"] = _PROBLEMS[description.kind]
+    return config
+
+
+def _whole(change: NDArray[Any], own: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    """Return the float32 values whose difference to the backbone's is the change, exactly.
+
+    Raises:
+        ExportRefused: If there are none: the change is finer than the values that hold it.
+    """
+    stored = change.astype(np.float32)
+    whole = np.asarray(own + stored, np.float32)
+    for candidate in (whole, np.nextafter(whole, np.inf), np.nextafter(whole, -np.inf)):
+        is_off = (whole - own).astype(change.dtype) != change
+        is_better = is_off & ((candidate - own).astype(change.dtype) == change)
+        whole = np.where(is_better, candidate, whole)
+    if ((whole - own).astype(change.dtype) != change).any():
+        raise ExportRefused(
+            f"{name} has changes finer than float32 has beside the backbone's own values: export "
+            f"it as `--format petstream`"
+        )
+    return whole
+
+
+def _module_of(where: str, backbone: BackboneTensors) -> str:
+    if where == "embeddings":
+        return EMBEDDING_NORM
+    _, layer, site = where.split(".")
+    found: Any = site
+    return backbone.family.module_path(int(layer), found)
+
+
+def _modules(places: Any, backbone: BackboneTensors) -> list[str]:  # noqa: ANN401
+    found: list[tuple[int, LinearSite]] = list(places)
+    return [backbone.family.module_path(layer, site) for layer, site in found]
+
+
+def _of_part(number: int, stored: _Tensors) -> dict[str, NDArray[Any]]:
+    prefix = part_prefix(number)
+    return {
+        name.removeprefix(prefix): values
+        for name, values in stored.items()
+        if name.startswith(prefix)
+    }
+
+
+def _is_of_base(name: str) -> bool:
+    return name.startswith(("encoder.", "embeddings.", "transformer.", POOLER))
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
