@@ -1,34 +1,29 @@
 """`petstream tasks import` and `export`: checkpoints of other libraries in, and out again."""
 
-import json
 import shutil
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, cast, get_args
 
 import typer
 from pydantic import ValidationError
-from rich.table import Table
 
 from messages.errors import MessageError
 from messages.task_event import TaskKind
+from petstream.import_view import import_report, show_import
 from petstream.kafka_connection import broker_settings
-from petstream.output import console, error_console, fail, print_json, warn
+from petstream.output import console, error_console, fail, print_json
 from petstream.settings import BadSettings, load_settings
 from petstream.task_registry import task_registry
 from tasks.artifact import Artifact, open_artifact
 from tasks.errors import TaskError
 from tasks.importers.backbone_tensors import BackboneTensors
 from tasks.importers.importing import (
-    LIBRARIES,
-    DeltaOptions,
-    Import,
     ImportOptions,
     import_checkpoint,
 )
-from tasks.importers.peft_export import export_peft
-from tasks.importers.weight_changes import DeltaMethod
+from tasks.importers.peft.export import export_peft
+from tasks.importers.weight_changes import DeltaMethod, DeltaOptions
 from tasks.pets.pet import StoredFloat
 from tasks.store import TaskStore
 from transport.errors import TransportError
@@ -129,9 +124,9 @@ def import_task(
         where = ".".join(str(part) for part in first["loc"]) or "task"
         fail(f"{where}: {first['msg']}: choose another with its option", code=2)
     if as_json:
-        print_json(_report(found, artifact, revision))
+        print_json(import_report(found, artifact, revision))
         return
-    _show(found, name)
+    show_import(found, name)
     if artifact is not None:
         console.print(f"written to {artifact.folder}", soft_wrap=True, highlight=False)
         if revision is not None:
@@ -205,55 +200,3 @@ def _copy(artifact: Artifact, out: Path) -> None:
     out.mkdir(parents=True)
     for name in ("task.json", *(level.file for level in artifact.description.levels)):
         shutil.copyfile(artifact.folder / name, out / name)
-
-
-def _report(found: Import, artifact: Artifact | None, revision: int | None) -> dict[str, Any]:
-    imported, level = found.imported, found.level
-    return {
-        "origin": imported.origin,
-        "library_version": imported.library_version,
-        "base_model": imported.base_model,
-        "backbone": level.backbone.model_dump(),
-        "level": level.level,
-        "kind": found.kind,
-        "labels": list(found.labels),
-        "pet": level.pet.model_dump(mode="json", exclude_none=True),
-        "num_parameters": sum(int(values.size) for values in level.tensors.values()),
-        "head": None if level.head is None else level.head.model_dump(exclude_none=True),
-        "pooling": level.pooling,
-        "max_tokens": level.max_tokens,
-        "dtype": found.dtype,
-        "taken": sorted(imported.used_keys),
-        "findings": [asdict(finding) for finding in found.findings],
-        "folder": None if artifact is None else str(artifact.folder),
-        "digest": None if artifact is None else artifact.digest,
-        "revision": revision,
-    }
-
-
-def _show(found: Import, name: str) -> None:
-    report = _report(found, None, None)
-    table = Table("what", "as", show_header=False)
-    hidden = report["head"]
-    rows = {
-        "task": f"{name}: {found.kind}, {len(found.labels)} labels ({_some(found.labels)})",
-        "from": f"{LIBRARIES[found.imported.origin]} {report['library_version'] or ''}".strip(),
-        "trained on": report["base_model"] or "not said",
-        "backbone": f"{report['backbone']['name']} {report['backbone']['digest'][:19]}",
-        "PET": json.dumps(report["pet"]),
-        "parameters": f"{report['num_parameters']:,} as {found.dtype}",
-        "head": f"{report['pooling']}, {'one layer' if hidden is None else json.dumps(hidden)}",
-        "tensors taken": str(len(report["taken"])),
-    }
-    for what, value in rows.items():
-        table.add_row(what, value)
-    console.print(table)
-    for finding in found.findings:
-        if finding.severity == "warning":
-            warn(f"{finding.code}: {finding.message}")
-        else:
-            console.print(f"note: {finding.message}", soft_wrap=True, highlight=False)
-
-
-def _some(labels: tuple[str, ...]) -> str:
-    return ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")

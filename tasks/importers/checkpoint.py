@@ -24,7 +24,8 @@ MAX_WEIGHT_BYTES = 4 << 30
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 
 _DOCUMENTS = (
-    "adapter_config.json", "adapter_fusion_config.json", "adapter_setup.json", "config.json",
+    "adapter_config.json", "adapter_fusion_config.json", "adapter_interface.json",
+    "adapter_setup.json", "config.json",
     "head_config.json",
 )  # fmt: skip
 _WEIGHTS: Mapping[Origin, tuple[tuple[str, ...], ...]] = {

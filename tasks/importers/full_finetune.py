@@ -1,6 +1,5 @@
 """A whole fine-tuned model of transformers: what differs from the backbone becomes the PET."""
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,59 +13,26 @@ from tasks.backbone_shape import (
     Site,
     shape_from_config,
 )
-from tasks.errors import BadCheckpoint, KeyMissing, WrongBackbone
+from tasks.errors import BadCheckpoint, KindUnsupported, WrongBackbone
 from tasks.importers.backbone_tensors import BackboneTensors
 from tasks.importers.checkpoint import Checkpoint
 from tasks.importers.family import EMBEDDING_NORM, POSITIONS, TOKEN_TYPES, WORDS
+from tasks.importers.full_model import FullModel, full_model
 from tasks.importers.imported import Finding, ImportedHead, ImportedPet
 from tasks.importers.merge import Linear
 from tasks.importers.model_heads import POOLER, build_head, head_modules, linear_of
 from tasks.importers.part import Part, build, combine
 from tasks.importers.site_patterns import names_of
-from tasks.importers.tensor_file import TensorFile
 from tasks.importers.weight_changes import DeltaOptions, Kept, keep
 from tasks.pets.bitfit import BitFit
 from tasks.pets.embedding_delta import EmbeddingDelta
 from tasks.pets.layer_norm import LayerNormTuning
 from tasks.pets.site_names import place
 
-__all__ = ["DeltaOptions", "parse_full_finetune"]
-
-_OLD_NAMES = {"gamma": "weight", "beta": "bias"}
-"""Of LayerNorms, in files that were converted from TensorFlow."""
 _BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 _SAME_IN_BOTH = ("hidden_act", "activation", "position_embedding_type")
 FAR_AWAY = 0.5
 """Change over length, from which on the backbone is hardly the one that training began with."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Model:
-    """The fine-tuned tensors by their names within the base model."""
-
-    source: str
-    tensors: TensorFile
-    keys: dict[str, str]
-    used: set[str] = field(default_factory=set)
-
-    def take(self, name: str, size: tuple[int, ...] | None = None) -> NDArray[Any]:
-        """Return a tensor, and remember that it is used.
-
-        Raises:
-            KeyMissing: If it is not there.
-            WrongBackbone: If it has another size.
-        """
-        if name not in self.keys:
-            raise KeyMissing(f"{self.source} has no {name}: save the whole model again")
-        key = self.keys[name]
-        found = self.tensors.shape(key)
-        if size is not None and found != size:
-            raise WrongBackbone(
-                f"{self.source}: {key} has shape {list(found)}, the backbone's has {list(size)}: "
-                f"choose another with `--backbone`"
-            )
-        self.used.add(key)
-        return self.tensors[key]
 
 
 def parse_full_finetune(
@@ -83,16 +49,15 @@ def parse_full_finetune(
     config = checkpoint.documents["config.json"]
     _check_config(config, backbone)
     source, tensors = checkpoint.weights()
-    prefix = f"{backbone.family.prefix}."
-    keys = {_current_name(key.removeprefix(prefix)): key for key in tensors}
-    model = _Model(source, tensors, keys)
+    model = full_model(tensors, source, backbone.family.prefix)
     kept = _keep_matrices(model, backbone, options)
     parts = [] if kept is None else [kept.part]
     parts += _vectors(model, backbone)
     parts += _embeddings(model, backbone)
     head = _head(model, backbone, config, kind)
     whole = combine(parts, backbone.shape)
-    known = {keys.get(name) for name in _BUFFERS}
+    _check_rest(model, backbone)
+    known = {model.keys.get(name) for name in (*_BUFFERS, *backbone)}
     findings = [
         *checkpoint.findings,
         *([] if kept is None else [_error_finding(kept)]),
@@ -119,6 +84,17 @@ def parse_full_finetune(
     )
 
 
+def _check_rest(model: FullModel, backbone: BackboneTensors) -> None:
+    """Refuse a change of the base model's that tasks have no place for (MPNet's distances)."""
+    for name, key in model.keys.items():
+        if key in model.used or name in _BUFFERS or name not in backbone:
+            continue
+        if not name.startswith(POOLER) and model.change(name, backbone).any():
+            raise KindUnsupported(
+                f"{model.source}: {key} was trained, which all tasks of the backbone share"
+            )
+
+
 def _check_config(config: dict[str, Any], backbone: BackboneTensors) -> None:
     own = backbone.config
     name = backbone.reference.name
@@ -140,18 +116,20 @@ def _check_config(config: dict[str, Any], backbone: BackboneTensors) -> None:
             )
 
 
-def _keep_matrices(model: _Model, backbone: BackboneTensors, options: DeltaOptions) -> Kept | None:
+def _keep_matrices(
+    model: FullModel, backbone: BackboneTensors, options: DeltaOptions
+) -> Kept | None:
     changes: dict[tuple[int, LinearSite], NDArray[np.float32]] = {}
     for layer in range(backbone.shape.num_layers):
         for site in LINEAR_SITES:
             name = f"{backbone.family.module_path(layer, site)}.weight"
-            change = model.take(name, backbone.shape.linear_shape(site)) - backbone[name]
+            change = model.change(name, backbone)
             if change.any():
                 changes[layer, site] = change
     return keep(changes, options, backbone.shape) if changes else None
 
 
-def _vectors(model: _Model, backbone: BackboneTensors) -> list[Part]:
+def _vectors(model: FullModel, backbone: BackboneTensors) -> list[Part]:
     biases: dict[tuple[int, Site], NDArray[Any]] = {}
     norms: dict[tuple[int, Site], tuple[NDArray[Any], NDArray[Any]]] = {}
     places: list[tuple[int, Site]] = [
@@ -164,12 +142,12 @@ def _vectors(model: _Model, backbone: BackboneTensors) -> list[Part]:
         module = (
             EMBEDDING_NORM if site == "embeddings" else backbone.family.module_path(layer, site)
         )
-        bias = _change(model, backbone, f"{module}.bias")
+        bias = model.change(f"{module}.bias", backbone)
         if site in LINEAR_SITES:
             if bias.any():
                 biases[where] = bias
             continue
-        weight = _change(model, backbone, f"{module}.weight")
+        weight = model.change(f"{module}.weight", backbone)
         if weight.any():
             norms[where] = weight, bias
         elif bias.any():
@@ -187,8 +165,8 @@ def _vectors(model: _Model, backbone: BackboneTensors) -> list[Part]:
     return parts
 
 
-def _embeddings(model: _Model, backbone: BackboneTensors) -> list[Part]:
-    words = _change(model, backbone, f"{WORDS}.weight")
+def _embeddings(model: FullModel, backbone: BackboneTensors) -> list[Part]:
+    words = model.change(f"{WORDS}.weight", backbone)
     tensors, sizes = {"embeddings.words": words}, {}
     for module, name, size in (
         (POSITIONS, "embeddings.positions", "num_positions"),
@@ -196,7 +174,7 @@ def _embeddings(model: _Model, backbone: BackboneTensors) -> list[Part]:
     ):
         if f"{module}.weight" not in backbone:
             continue
-        change = _change(model, backbone, f"{module}.weight")
+        change = model.change(f"{module}.weight", backbone)
         if change.any():
             tensors[name], sizes[size] = change, len(change)
     if not words.any() and not sizes:
@@ -205,7 +183,7 @@ def _embeddings(model: _Model, backbone: BackboneTensors) -> list[Part]:
 
 
 def _head(
-    model: _Model, backbone: BackboneTensors, config: dict[str, Any], kind: TaskKind | None
+    model: FullModel, backbone: BackboneTensors, config: dict[str, Any], kind: TaskKind | None
 ) -> ImportedHead | None:
     classes = config.get("architectures")
     name = classes[0] if isinstance(classes, list) and classes else ""
@@ -226,11 +204,6 @@ def _head(
     return build_head(linears, backbone, is_tagging=is_tagging, kind=kind)
 
 
-def _change(model: _Model, backbone: BackboneTensors, name: str) -> NDArray[np.float32]:
-    own = backbone[name]
-    return np.asarray(model.take(name, own.shape) - own, np.float32)
-
-
 def _error_finding(kept: Kept) -> Finding:
     worst = max(kept.errors, key=lambda where: kept.errors[where])
     mean = float(np.mean(list(kept.errors.values())))
@@ -246,14 +219,13 @@ _LOSES_MUCH = 0.05
 _KEPT_AS = {"sparse": "sparse", "low-rank": "as matrices of low rank", "dense": "whole"}
 
 
-def _distance_findings(model: _Model, backbone: BackboneTensors) -> list[Finding]:
+def _distance_findings(model: FullModel, backbone: BackboneTensors) -> list[Finding]:
     """Say whether the weights are so far from the backbone's that it is another one."""
     change = length = 0.0
     for layer in range(backbone.shape.num_layers):
         name = f"{backbone.family.module_path(layer, 'query')}.weight"
-        own = backbone[name]
-        change += float(np.square(model.take(name) - own).sum())
-        length += float(np.square(own).sum())
+        change += float(np.square(model.change(name, backbone)).sum())
+        length += float(np.square(backbone[name]).sum())
     share = (change / max(length, 1e-30)) ** 0.5
     if share <= FAR_AWAY:
         return []
@@ -263,9 +235,3 @@ def _distance_findings(model: _Model, backbone: BackboneTensors) -> list[Finding
         f"trained on another backbone"
     )
     return [Finding("warning", "other_backbone", message)]
-
-
-def _current_name(name: str) -> str:
-    module, _, last = name.rpartition(".")
-    is_norm = module.endswith("LayerNorm")
-    return f"{module}.{_OLD_NAMES[last]}" if is_norm and last in _OLD_NAMES else name

@@ -12,12 +12,12 @@ from tasks.artifact import Artifact
 from tasks.artifact_writer import TrainedLevel, write_artifact
 from tasks.errors import HeadMissing, KindUnsupported, LabelsMismatch
 from tasks.importers.backbone_tensors import BackboneTensors
-from tasks.importers.checkpoint import Checkpoint, read_checkpoint, read_weight_file
-from tasks.importers.full_finetune import DeltaOptions, parse_full_finetune
+from tasks.importers.checkpoint import Checkpoint, read_checkpoint
+from tasks.importers.full_finetune import parse_full_finetune
+from tasks.importers.head_file import read_head
 from tasks.importers.imported import Finding, ImportedHead, ImportedPet, Origin
-from tasks.importers.model_heads import linear_of
-from tasks.importers.peft.keys import PeftKeys
-from tasks.importers.peft.parse import head_in, parse_peft
+from tasks.importers.peft.parse import parse_peft
+from tasks.importers.weight_changes import DeltaOptions
 from tasks.pets.pet import StoredFloat
 
 DEFAULT_MAX_TOKENS = 512
@@ -161,46 +161,13 @@ _PARSERS: Mapping[Origin, Callable[[Checkpoint, BackboneTensors, ImportOptions],
 
 def _head(imported: ImportedPet, backbone: BackboneTensors, options: ImportOptions) -> ImportedHead:
     if options.head is not None:
-        return _head_of_file(options.head, backbone, options)
+        return read_head(options.head, backbone, kind=options.kind, pooling=options.pooling)
     if imported.head is None:
         raise HeadMissing(
             "the checkpoint has no head: give a file with its weights (classifier.weight and "
             "classifier.bias, safetensors or .bin) with `--head`"
         )
     return imported.head
-
-
-def _head_of_file(path: Path, backbone: BackboneTensors, options: ImportOptions) -> ImportedHead:
-    keys = PeftKeys(read_weight_file(path), path.name, backbone.family)
-    is_tagging = options.kind == "tagging"
-    if options.pooling is None and not keys.has("", "weight"):
-        found = head_in(keys, backbone, is_tagging=is_tagging, kind=options.kind, ops_at={})
-        if found is not None:
-            return found
-    module = next((m for m in ("", "classifier", "score") if keys.has(m, "weight")), None)
-    if module is None:
-        raise HeadMissing(f"{path} has no classifier.weight, score.weight or weight")
-    if options.pooling is None and not is_tagging:
-        raise HeadMissing(
-            f"{path} does not say what its head reads: add `--pooling mean` or `--pooling cls`"
-        )
-    bias = keys.take(module, "bias", None) if keys.has(module, "bias") else None
-    weight, bias = linear_of(keys.take(module, "weight", None, None), bias, module or path.name)
-    if weight.shape[1] != backbone.shape.hidden_size:
-        raise HeadMissing(
-            f"{path}: its head reads {weight.shape[1]} features, the backbone has "
-            f"{backbone.shape.hidden_size}"
-        )
-    return ImportedHead(
-        weight=weight,
-        bias=bias,
-        layout=None,
-        hidden_weight=None,
-        hidden_bias=None,
-        pooling=options.pooling or "none",
-        kind=options.kind or ("regression" if len(weight) == 1 else "single_label"),
-        labels=None,
-    )
 
 
 def _labels(

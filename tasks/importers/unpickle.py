@@ -106,14 +106,9 @@ def _kind_of(message: str) -> str:
 
 def _first_words(error: Exception) -> str:
     """Return what is wrong, without torch's advice to load the file in ways that run its code."""
-    text = str(error)
-    for marker in ("WeightsUnpickler error:", "Unsupported"):
-        _, found, rest = text.partition(marker)
-        if found:
-            text = rest if marker.endswith(":") else marker + rest
-            break
-    text = text.split(" was not an allowed global")[0].split("\n")[0]
-    return " ".join(text.split())[:_MAX_MESSAGE_LENGTH]
+    paragraphs = (str(error) or type(error).__name__).split("\n\n")
+    telling = [text for text in paragraphs if "GLOBAL" in text or text.startswith("Unsupported")]
+    return " ".join((telling or paragraphs)[0].split())[:_MAX_MESSAGE_LENGTH]
 
 
 if __name__ == "__main__":

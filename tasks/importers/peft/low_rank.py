@@ -12,7 +12,7 @@ from tasks.backbone_shape import LinearSite
 from tasks.errors import KindUnsupported
 from tasks.importers.imported import Finding
 from tasks.importers.part import Part, build
-from tasks.importers.peft.config import FILE, PeftConfig, matching_key
+from tasks.importers.peft.config import PeftConfig, matching_key
 from tasks.importers.peft.keys import PeftKeys, as_float32
 from tasks.importers.peft.target import Taken, Target
 from tasks.importers.site_patterns import most_common, names_of, pattern_of
@@ -22,7 +22,7 @@ from tasks.pets.lora import Lora
 from tasks.pets.low_rank import ScaledLowRankPet
 from tasks.site_ops import LowRank, SiteOps
 
-_DEFAULT_ALPHA, _DEFAULT_RANK, _DEFAULT_ADALORA_RANK = 8, 8, 12
+_DEFAULT_ALPHA, _DEFAULT_ADALORA_RANK = 8, 12
 """What PEFT takes where a configuration does not say."""
 HARDLY_TRAINED = 1e-3
 """Largest value of B: trained ones reach about 0.01 and start from 0."""
@@ -187,42 +187,6 @@ def low_rank_findings(parts: list[Part]) -> list[Finding]:
         message = f"{zero} of {len(up)} B are zero: those places change nothing"
         return [Finding("warning", "zero_lora_b", message)]
     return []
-
-
-def check_lora_variant(config: PeftConfig) -> None:
-    """Refuse LoRAs that are not a product beside the published weights.
-
-    Raises:
-        KindUnsupported: With the reason.
-    """
-    start = config.raw("init_lora_weights")
-    changes_weights = ("pissa", "olora", "corda", "loftq", "lora_ga")
-    if isinstance(start, str) and start.lower().startswith(changes_weights):
-        raise KindUnsupported(
-            f"{FILE}: init_lora_weights {start!r} changed the backbone's own weights before "
-            f"training: save it with path_initial_model_for_weight_conversion, which makes a "
-            f"plain LoRA of it"
-        )
-    if config.has("fan_in_fan_out"):
-        raise KindUnsupported(
-            f"{FILE}: fan_in_fan_out is for transposed weights (Conv1D), which no backbone here "
-            f"has: it was trained on another model"
-        )
-    for name, why in _VARIANTS.items():
-        if config.has(name):
-            raise KindUnsupported(f"{FILE}: {name} {why}")
-
-
-_VARIANTS = {
-    "layer_replication": "runs layers several times, which the shared pass does not",
-    "target_parameters": "trains parameters that are no layer's weight",
-    "use_qalora": "pools the input in groups before the product",
-    "use_bdlora": "cuts the product into blocks of several devices",
-    "alora_invocation_tokens": "changes only the tokens behind an invocation, not the row",
-    "arrow_config": "routes among several adapters token by token",
-    "kasa_config": "changes the backbone's own weights before training",
-    "monteclora_config": "samples its factors anew each time",
-}
 
 
 def _take_factors(keys: PeftKeys, target: Target, module: str, alpha: float) -> Factors:

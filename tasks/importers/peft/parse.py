@@ -15,7 +15,6 @@ from tasks.importers.peft.config import FILE, PeftConfig
 from tasks.importers.peft.embeddings import take_embeddings
 from tasks.importers.peft.keys import PeftKeys
 from tasks.importers.peft.low_rank import (
-    check_lora_variant,
     low_rank_findings,
     take_adalora,
     take_lora,
@@ -24,7 +23,7 @@ from tasks.importers.peft.low_rank import (
 from tasks.importers.peft.scales import take_ia3
 from tasks.importers.peft.sparse import take_shira
 from tasks.importers.peft.target import Target
-from tasks.importers.peft.unsupported import check_kind
+from tasks.importers.peft.unsupported import check_kind, check_lora_variant
 from tasks.importers.peft.vectors import distance_findings, take_beft, take_replaced
 from tasks.importers.peft.virtual_tokens import take_virtual_tokens
 from tasks.pets.parts import join

@@ -11,8 +11,8 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 
 from tasks.errors import KeyMissing, WrongBackbone
 from tasks.importers.backbone_tensors import BackboneTensors
-from tasks.importers.importing import DeltaOptions, Import, ImportOptions, import_checkpoint
-from tasks.importers.weight_changes import DeltaMethod
+from tasks.importers.importing import Import, ImportOptions, import_checkpoint
+from tasks.importers.weight_changes import DeltaMethod, DeltaOptions
 from tests.tasks.importers.tiny_models import (
     SEQUENCE,
     TAGGING,

@@ -16,7 +16,7 @@ from tasks.artifact_writer import TrainedLevel, write_artifact
 from tasks.errors import ArtifactExists, BackboneMismatch, ExportRefused
 from tasks.importers.backbone_tensors import BackboneTensors
 from tasks.importers.importing import ImportOptions, import_checkpoint
-from tasks.importers.peft_export import export_peft
+from tasks.importers.peft.export import export_peft
 from tasks.pets.mask import Mask
 from tasks.pets.random_weights import random_weights
 from tests.tasks.importers.checkpoints import (

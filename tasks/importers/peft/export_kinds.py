@@ -1,27 +1,16 @@
-"""A task's level as a folder that PEFT loads: the way back, for kinds that PEFT has too.
+"""A PET in PEFT's words: its configuration and its tensors, kind by kind."""
 
-What is exported is what an import of the folder finds: importing it again gives the same task.
-"""
-
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
-from messages.task_event import TaskKind
-from tasks.artifact import HEAD_BIAS, HEAD_WEIGHT, HIDDEN_BIAS, HIDDEN_WEIGHT, Artifact, level_specs
-from tasks.artifact_writer import staging_folder
 from tasks.backbone_shape import LinearSite
-from tasks.description import LevelDescription
-from tasks.errors import ArtifactExists, BackboneMismatch, ExportRefused
+from tasks.errors import ExportRefused
 from tasks.importers.backbone_tensors import BackboneTensors
 from tasks.importers.family import EMBEDDING_NORM
-from tasks.importers.model_heads import POOLER, head_layers
 from tasks.pets.bitfit import BitFit
 from tasks.pets.combined import Combined
 from tasks.pets.dora import Dora
@@ -34,19 +23,12 @@ from tasks.pets.pet import Pet
 from tasks.pets.prefix import Prefix
 from tasks.pets.prompt import Prompt
 from tasks.pets.site_names import expand, place
-from tasks.safe_folder import SafeFolder
-from tasks.weight_file import max_file_bytes, parse_tensors
 
-_Tensors = Mapping[str, NDArray[Any]]
-_PROBLEMS: Mapping[TaskKind, str] = {
-    "regression": "regression",
-    "single_label": "single_label_classification",
-    "multi_label": "multi_label_classification",
-}
+Stored = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Exported:
+class Exported:
     """What of a PET stands in the folder."""
 
     config: dict[str, Any]
@@ -55,61 +37,17 @@ class _Exported:
     root: str = "base_model.model."
 
 
-def export_peft(artifact: Artifact, level: int, backbone: BackboneTensors, folder: Path) -> None:
-    """Write one level of a task as a PEFT checkpoint.
+def export_pet(pet: Pet, stored: Stored, backbone: BackboneTensors) -> Exported:
+    """Return what stands for a PET in a folder of PEFT.
+
+    Args:
+        pet: With its hyperparameters.
+        stored: Its tensors as a task's file holds them.
+        backbone: What it stands on.
 
     Raises:
-        ExportRefused: If PEFT has no place for what the level does.
-        ArtifactExists: If the folder is there.
-        BackboneMismatch: If the level stands on another backbone.
-        ArtifactError: If the task cannot be read.
+        ExportRefused: If PEFT has no kind that computes the same.
     """
-    described = artifact.description.level(level)
-    if described.backbone.digest != backbone.reference.digest:
-        raise BackboneMismatch(
-            f"level {level} stands on {described.backbone.name} {described.backbone.digest[:19]}, "
-            f"not on {backbone.reference.name} {backbone.reference.digest[:19]}"
-        )
-    if folder.exists():
-        raise ArtifactExists(f"{folder} is there already: choose another")
-    stored = _read(artifact, described, backbone)
-    exported = _export(described.pet, stored, backbone)
-    head, saved = _head(artifact, described, stored, backbone)
-    prefix = backbone.family.prefix
-    tensors = {
-        exported.root + (f"{prefix}.{name}" if _is_of_base(name) else name): values
-        for name, values in (exported.tensors | head).items()
-        if name != "prompt_embeddings"
-    }
-    if "prompt_embeddings" in exported.tensors:
-        tensors["prompt_embeddings"] = exported.tensors["prompt_embeddings"]
-    is_tagging = artifact.description.kind == "tagging"
-    config = exported.config | {
-        "task_type": "TOKEN_CLS" if is_tagging else "SEQ_CLS",
-        "base_model_name_or_path": described.backbone.name,
-        "modules_to_save": saved,
-        "inference_mode": True,
-    }
-    with staging_folder(folder.parent, f".{folder.name}-") as staging:
-        (staging / "adapter_config.json").write_bytes(_json(config))
-        (staging / "config.json").write_bytes(_json(_model_config(artifact, backbone)))
-        contiguous = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
-        safetensors.numpy.save_file(contiguous, staging / "adapter_model.safetensors")
-        staging.rename(folder)
-
-
-def _read(
-    artifact: Artifact, described: LevelDescription, backbone: BackboneTensors
-) -> dict[str, NDArray[Any]]:
-    """Return the level's stored tensors; the load checks them against what the task pins."""
-    artifact.load_level(described.level, backbone.shape)
-    specs = level_specs(described, artifact.description.num_labels, backbone.shape)
-    with SafeFolder(artifact.base, artifact.inner) as opened:
-        raw = opened.read(described.file, max_file_bytes(specs))
-    return parse_tensors(raw, specs, described.file)
-
-
-def _export(pet: Pet, stored: _Tensors, backbone: BackboneTensors) -> _Exported:
     if isinstance(pet, Combined):
         return _export_combined(pet, stored, backbone)
     for kind, export in _EXPORTS.items():
@@ -120,7 +58,7 @@ def _export(pet: Pet, stored: _Tensors, backbone: BackboneTensors) -> _Exported:
     )
 
 
-def _export_combined(pet: Combined, stored: _Tensors, backbone: BackboneTensors) -> _Exported:
+def _export_combined(pet: Combined, stored: Stored, backbone: BackboneTensors) -> Exported:
     """LoRA or DoRA with biases of its own, which PEFT calls `bias`, is the one that PEFT has."""
     first, second, *others = pet.parts
     if others or type(first) not in (Lora, Dora) or type(second) is not BitFit:
@@ -140,7 +78,7 @@ def _export_combined(pet: Combined, stored: _Tensors, backbone: BackboneTensors)
     return exported
 
 
-def _low_rank(pet: Any, stored: _Tensors, backbone: BackboneTensors) -> _Exported:  # noqa: ANN401 - see _EXPORTS
+def _low_rank(pet: Any, stored: Stored, backbone: BackboneTensors) -> Exported:  # noqa: ANN401 - see _EXPORTS
     assert isinstance(pet, ScaledLowRankPet)
     if isinstance(pet, Lora) and pet.gated:
         raise ExportRefused("PEFT's LoRA has no gate: export it as `--format petstream`")
@@ -173,10 +111,10 @@ def _low_rank(pet: Any, stored: _Tensors, backbone: BackboneTensors) -> _Exporte
         "lora_bias": bool(pet.has_bias),
         "bias": "none",
     }
-    return _Exported(config, tensors)
+    return Exported(config, tensors)
 
 
-def _ia3(pet: Any, stored: _Tensors, backbone: BackboneTensors) -> _Exported:  # noqa: ANN401
+def _ia3(pet: Any, stored: Stored, backbone: BackboneTensors) -> Exported:  # noqa: ANN401
     assert isinstance(pet, Ia3)
     tensors: dict[str, NDArray[Any]] = {}
     inputs = []
@@ -190,10 +128,10 @@ def _ia3(pet: Any, stored: _Tensors, backbone: BackboneTensors) -> _Exported:  #
             inputs += [module] if is_input else []
     modules = [name.removesuffix(".ia3_l") for name in tensors]
     config = {"peft_type": "IA3", "target_modules": modules, "feedforward_modules": inputs}
-    return _Exported(config, tensors)
+    return Exported(config, tensors)
 
 
-def _norms(pet: Any, stored: _Tensors, backbone: BackboneTensors) -> _Exported:  # noqa: ANN401
+def _norms(pet: Any, stored: Stored, backbone: BackboneTensors) -> Exported:  # noqa: ANN401
     tensors: dict[str, NDArray[Any]] = {}
     for name in pet.tensor_specs(backbone.shape):
         where, _, tensor = name.rpartition(".")
@@ -201,10 +139,10 @@ def _norms(pet: Any, stored: _Tensors, backbone: BackboneTensors) -> _Exported: 
         whole = _whole(stored[name], backbone[f"{module}.{tensor}"], name)
         tensors[f"{module}.ln_tuning_layers.{tensor}"] = whole
     modules = list(dict.fromkeys(name.partition(".ln_tuning")[0] for name in tensors))
-    return _Exported({"peft_type": "LN_TUNING", "target_modules": modules}, tensors)
+    return Exported({"peft_type": "LN_TUNING", "target_modules": modules}, tensors)
 
 
-def _prefix(pet: Any, stored: _Tensors, backbone: BackboneTensors) -> _Exported:  # noqa: ANN401
+def _prefix(pet: Any, stored: Stored, backbone: BackboneTensors) -> Exported:  # noqa: ANN401
     if pet.gated or pet.leave_out or not pet.moves_positions:
         raise ExportRefused(
             "PEFT's prefix stands in every layer, without a gate, and moves positions: export it "
@@ -218,7 +156,7 @@ def _prefix(pet: Any, stored: _Tensors, backbone: BackboneTensors) -> _Exported:
     return _virtual("PREFIX_TUNING", np.concatenate(flat, axis=1), backbone)
 
 
-def _prompt(pet: Any, stored: _Tensors, backbone: BackboneTensors) -> _Exported:  # noqa: ANN401
+def _prompt(pet: Any, stored: Stored, backbone: BackboneTensors) -> Exported:  # noqa: ANN401
     if pet != Prompt(num_tokens=pet.num_tokens, place="first", pools_own=False):
         raise ExportRefused(
             "PEFT's prompt stands before the whole row and is pooled: export it as `--format "
@@ -227,7 +165,7 @@ def _prompt(pet: Any, stored: _Tensors, backbone: BackboneTensors) -> _Exported:
     return _virtual("PROMPT_TUNING", stored["embeddings.prompt"], backbone)
 
 
-def _virtual(kind: str, vectors: NDArray[Any], backbone: BackboneTensors) -> _Exported:
+def _virtual(kind: str, vectors: NDArray[Any], backbone: BackboneTensors) -> Exported:
     config = {
         "peft_type": kind,
         "num_virtual_tokens": len(vectors),
@@ -236,10 +174,10 @@ def _virtual(kind: str, vectors: NDArray[Any], backbone: BackboneTensors) -> _Ex
         "num_attention_heads": backbone.shape.num_heads,
         "num_transformer_submodules": 1,
     }
-    return _Exported(config, {"prompt_embeddings": vectors}, root="base_model.")
+    return Exported(config, {"prompt_embeddings": vectors}, root="base_model.")
 
 
-_EXPORTS: Mapping[type[Pet], Callable[[Any, _Tensors, BackboneTensors], _Exported]] = {
+_EXPORTS: Mapping[type[Pet], Callable[[Any, Stored, BackboneTensors], Exported]] = {
     Lora: _low_rank,
     Dora: _low_rank,
     Ia3: _ia3,
@@ -247,42 +185,6 @@ _EXPORTS: Mapping[type[Pet], Callable[[Any, _Tensors, BackboneTensors], _Exporte
     Prefix: _prefix,
     Prompt: _prompt,
 }
-
-
-def _head(
-    artifact: Artifact, described: LevelDescription, stored: _Tensors, backbone: BackboneTensors
-) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """Return the head's tensors by module, and what PEFT calls the modules."""
-    is_tagging = artifact.description.kind == "tagging"
-    hidden, activation, out = head_layers(backbone.family, is_tagging)
-    layout = described.head
-    fits = layout is None if hidden is None else (
-        layout is not None and layout.activation == activation and described.pooling == "cls"
-        and (layout.hidden == "own" or hidden == POOLER)
-    )  # fmt: skip
-    if not fits:
-        raise ExportRefused(
-            f"the head is not the one that transformers' {backbone.family.model_type} has: export "
-            f"it as `--format petstream`"
-        )
-    tensors = {f"{out}.weight": stored[HEAD_WEIGHT], f"{out}.bias": stored[HEAD_BIAS]}
-    if layout is not None and layout.hidden == "own":
-        tensors[f"{hidden}.weight"] = stored[HIDDEN_WEIGHT]
-        tensors[f"{hidden}.bias"] = stored[HIDDEN_BIAS]
-    return tensors, sorted({name.partition(".")[0] for name in tensors})
-
-
-def _model_config(artifact: Artifact, backbone: BackboneTensors) -> dict[str, Any]:
-    """Return a `config.json` of the model with its head: labels and problem type stand there."""
-    description = artifact.description
-    config = backbone.config | {
-        "id2label": {str(number): label for number, label in enumerate(description.labels)},
-        "label2id": {label: number for number, label in enumerate(description.labels)},
-    }
-    config.pop("architectures", None)
-    if description.kind in _PROBLEMS:
-        config["problem_type"] = _PROBLEMS[description.kind]
-    return config
 
 
 def _whole(change: NDArray[Any], own: NDArray[np.float32], name: str) -> NDArray[np.float32]:
@@ -313,23 +215,14 @@ def _module_of(where: str, backbone: BackboneTensors) -> str:
     return backbone.family.module_path(int(layer), found)
 
 
-def _modules(places: Any, backbone: BackboneTensors) -> list[str]:  # noqa: ANN401
-    found: list[tuple[int, LinearSite]] = list(places)
-    return [backbone.family.module_path(layer, site) for layer, site in found]
+def _modules(places: Iterable[tuple[int, LinearSite]], backbone: BackboneTensors) -> list[str]:
+    return [backbone.family.module_path(layer, site) for layer, site in places]
 
 
-def _of_part(number: int, stored: _Tensors) -> dict[str, NDArray[Any]]:
+def _of_part(number: int, stored: Stored) -> dict[str, NDArray[Any]]:
     prefix = part_prefix(number)
     return {
         name.removeprefix(prefix): values
         for name, values in stored.items()
         if name.startswith(prefix)
     }
-
-
-def _is_of_base(name: str) -> bool:
-    return name.startswith(("encoder.", "embeddings.", "transformer.", POOLER))
-
-
-def _json(document: Mapping[str, Any]) -> bytes:
-    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
