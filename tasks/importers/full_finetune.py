@@ -157,7 +157,7 @@ def _vectors(model: FullModel, backbone: BackboneTensors) -> list[Part]:
         pet = build(BitFit, sites=names_of(biases, backbone.shape))
         parts.append(Part(pet, {f"{place(*w)}.bias": values for w, values in biases.items()}))
     if norms:
-        tensors = {}
+        tensors: dict[str, NDArray[Any]] = {}
         for w, (weight, bias) in norms.items():
             tensors |= {f"{place(*w)}.weight": weight, f"{place(*w)}.bias": bias}
         sites = names_of(norms, backbone.shape)

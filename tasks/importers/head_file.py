@@ -13,6 +13,15 @@ from tasks.importers.peft.keys import PeftKeys
 from tasks.importers.peft.parse import head_in
 
 
+def head_keys(path: Path, backbone: BackboneTensors) -> PeftKeys:
+    """Return a file's tensors by the layers of the head that they belong to.
+
+    Raises:
+        ImportRefused: If the file cannot be read.
+    """
+    return PeftKeys(read_weight_file(path), path.name, backbone.family)
+
+
 def read_head(
     path: Path,
     backbone: BackboneTensors,
@@ -32,7 +41,7 @@ def read_head(
         HeadMissing: If the file has none, does not say what it reads, or it reads another width.
         ImportRefused: If the file cannot be read.
     """
-    keys = PeftKeys(read_weight_file(path), path.name, backbone.family)
+    keys = head_keys(path, backbone)
     is_tagging = kind == "tagging"
     if pooling is None and not keys.has("", "weight"):
         found = head_in(keys, backbone, is_tagging=is_tagging, kind=kind, ops_at={})
@@ -58,7 +67,7 @@ def read_head(
         layout=None,
         hidden_weight=None,
         hidden_bias=None,
-        pooling=pooling or "none",
+        pooling="none" if is_tagging else pooling or "none",
         kind=kind or ("regression" if len(weight) == 1 else "single_label"),
         labels=None,
     )

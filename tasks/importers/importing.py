@@ -14,7 +14,7 @@ from tasks.errors import HeadMissing, KindUnsupported, LabelsMismatch
 from tasks.importers.backbone_tensors import BackboneTensors
 from tasks.importers.checkpoint import Checkpoint, read_checkpoint
 from tasks.importers.full_finetune import parse_full_finetune
-from tasks.importers.head_file import read_head
+from tasks.importers.head_file import head_keys, read_head
 from tasks.importers.imported import Finding, ImportedHead, ImportedPet, Origin
 from tasks.importers.peft.parse import parse_peft
 from tasks.importers.weight_changes import DeltaOptions
@@ -144,7 +144,13 @@ def import_checkpoint(path: Path, backbone: BackboneTensors, options: ImportOpti
 def _parse_peft(
     checkpoint: Checkpoint, backbone: BackboneTensors, options: ImportOptions
 ) -> ImportedPet:
-    return parse_peft(checkpoint, backbone, options.kind)
+    has_own_head = options.head is None or options.pooling is None
+    head_file = None
+    if options.head is not None and has_own_head:
+        head_file = head_keys(options.head, backbone)
+    return parse_peft(
+        checkpoint, backbone, options.kind, head_file=head_file, reads_head=has_own_head
+    )
 
 
 def _parse_full(
@@ -160,7 +166,9 @@ _PARSERS: Mapping[Origin, Callable[[Checkpoint, BackboneTensors, ImportOptions],
 
 
 def _head(imported: ImportedPet, backbone: BackboneTensors, options: ImportOptions) -> ImportedHead:
-    if options.head is not None:
+    # PEFT may have trained beside a layer that lies in the file: that head is merged already.
+    is_merged = imported.origin == "peft" and imported.head is not None
+    if options.head is not None and not is_merged:
         return read_head(options.head, backbone, kind=options.kind, pooling=options.pooling)
     if imported.head is None:
         raise HeadMissing(

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from messages.task_event import TaskKind
 from tasks.description import HeadLayout
@@ -99,7 +101,7 @@ def build_head(
     )
 
 
-def linear_of(weight: np.ndarray, bias: np.ndarray | None, name: str) -> Linear:  # type: ignore[type-arg]
+def linear_of(weight: NDArray[Any], bias: NDArray[Any] | None, name: str) -> Linear:
     """Return a layer of a head, without a bias one of zeros.
 
     Raises:

@@ -8,6 +8,7 @@ from tasks.backbone_shape import LINEAR_SITES, NORM_SITES, BackboneShape, Site
 
 Place = tuple[int, Site]
 _T = TypeVar("_T", int, float)
+_P = TypeVar("_P", bound=Place)
 _ORDER: tuple[Site, ...] = (*LINEAR_SITES, *NORM_SITES, "embeddings")
 
 
@@ -32,9 +33,7 @@ def most_common(values: Iterable[_T]) -> _T:
     return min(counted, key=lambda value: (-counted[value], value))
 
 
-def pattern_of(
-    values: Mapping[Place, _T], default: _T, shape: BackboneShape
-) -> dict[str, _T] | None:
+def pattern_of(values: Mapping[_P, _T], default: _T, shape: BackboneShape) -> dict[str, _T] | None:
     """Return what differs from the default by site name; None where nothing does."""
     pattern: dict[str, _T] = {}
     for value in sorted(set(values.values()) - {default}):

@@ -17,6 +17,7 @@ import pickle
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 _MAX_TENSORS = 100_000
 _MAX_NAME_LENGTH = 512
@@ -41,7 +42,7 @@ def main() -> None:
     _limit(int(memory_bytes), int(cpu_seconds))
     try:
         skipped = _convert(torch, Path(source), Path(target), int(memory_bytes))
-        outcome = {"error": None, "skipped": skipped[:50]}
+        outcome: dict[str, object] = {"error": None, "skipped": skipped[:50]}
     except _Refused as refused:
         outcome = {"error": refused.error, "message": str(refused)}
     except MemoryError:
@@ -79,7 +80,8 @@ def _convert(torch, source: Path, target: Path, max_bytes: int) -> list[str]:  #
             found = found[wrapper]
     if not isinstance(found, dict):
         raise _Refused("damage", f"holds a {type(found).__name__}, not tensors by name")
-    tensors, skipped, num_bytes = {}, [], 0
+    tensors: dict[str, Any] = {}
+    skipped, num_bytes = [], 0
     for name, value in found.items():
         if type(name) is not str or len(name) > _MAX_NAME_LENGTH:
             raise _Refused("damage", "a tensor's name is no short text")

@@ -13,7 +13,15 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from messages.task_event import TaskKind
-from tasks.artifact import HEAD_BIAS, HEAD_WEIGHT, HIDDEN_BIAS, HIDDEN_WEIGHT, Artifact, level_specs
+from tasks.artifact import (
+    HEAD_BIAS,
+    HEAD_WEIGHT,
+    HIDDEN_BIAS,
+    HIDDEN_WEIGHT,
+    Artifact,
+    check_sha256,
+    level_specs,
+)
 from tasks.artifact_writer import staging_folder
 from tasks.description import LevelDescription
 from tasks.errors import ArtifactExists, BackboneMismatch, ExportRefused
@@ -76,11 +84,11 @@ def export_peft(artifact: Artifact, level: int, backbone: BackboneTensors, folde
 def _read(
     artifact: Artifact, described: LevelDescription, backbone: BackboneTensors
 ) -> dict[str, NDArray[Any]]:
-    """Return the level's stored tensors; the load checks them against what the task pins."""
-    artifact.load_level(described.level, backbone.shape)
+    """Return the level's stored tensors, which are those that the task pins."""
     specs = level_specs(described, artifact.description.num_labels, backbone.shape)
     with SafeFolder(artifact.base, artifact.inner) as opened:
         raw = opened.read(described.file, max_file_bytes(specs))
+    check_sha256(raw, described)
     return parse_tensors(raw, specs, described.file)
 
 

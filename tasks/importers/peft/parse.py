@@ -31,7 +31,12 @@ from tasks.site_ops import SiteOps
 
 
 def parse_peft(
-    checkpoint: Checkpoint, backbone: BackboneTensors, kind: TaskKind | None = None
+    checkpoint: Checkpoint,
+    backbone: BackboneTensors,
+    kind: TaskKind | None = None,
+    *,
+    head_file: PeftKeys | None = None,
+    reads_head: bool = True,
 ) -> ImportedPet:
     """Turn a PEFT checkpoint into a PET for the backbone.
 
@@ -39,6 +44,8 @@ def parse_peft(
         checkpoint: As it was read.
         backbone: What it is imported for.
         kind: Of the task; None: what the checkpoint says.
+        head_file: Layers of the head that lie elsewhere; they go before the checkpoint's.
+        reads_head: False: the head is another one altogether.
 
     Raises:
         ImportRefused: One of its subclasses, by what cannot be taken over.
@@ -67,7 +74,16 @@ def parse_peft(
 
     is_tagging = (config.text("task_type") if kind is None else kind) in ("TOKEN_CLS", "tagging")
     head_ops = _joined(lora_head, adalora_head, vera_head, ia3_head, beft_head)
-    head = head_in(keys, backbone, is_tagging=is_tagging, kind=kind, ops_at=head_ops)
+    head = None
+    if reads_head:
+        head = head_in(
+            keys,
+            backbone,
+            is_tagging=is_tagging,
+            kind=kind,
+            ops_at=head_ops,
+            head_file=head_file,
+        )
     if not keys.used:
         raise WrongBackbone(
             f"none of the {len(tensors)} tensors of {source} belongs to a "
@@ -111,8 +127,11 @@ def head_in(
     is_tagging: bool,
     kind: TaskKind | None,
     ops_at: Mapping[str, SiteOps],
+    head_file: PeftKeys | None = None,
 ) -> ImportedHead | None:
     """Return the head that is among the tensors, with the ops at its layers merged in.
+
+    Layers that `head_file` has go before those among the tensors.
 
     Raises:
         HeadMissing: If a layer of it is there in part.
@@ -120,7 +139,9 @@ def head_in(
     """
     linears = {}
     for module in dict.fromkeys((POOLER, *head_modules(backbone.family))):
-        linear = _linear(keys, module, backbone, module in ops_at)
+        is_elsewhere = head_file is not None and head_file.has(module, "weight")
+        source = head_file if head_file is not None and is_elsewhere else keys
+        linear = _linear(source, module, backbone, module in ops_at)
         if linear is not None:
             linears[module] = merge(linear, ops_at.get(module, SiteOps()))
     return build_head(linears, backbone, is_tagging=is_tagging, kind=kind)

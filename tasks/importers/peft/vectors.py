@@ -65,7 +65,7 @@ def take_replaced(keys: PeftKeys, target: Target, backbone: BackboneTensors) -> 
                     f"{keys.key(module, 'weight')} is a whole new matrix beside the PET: merge "
                     f"the adapter, save the model and import that as a full fine-tune"
                 )
-            num_out, _ = target.shape.linear_shape(where[1])  # type: ignore[arg-type]  # checked
+            num_out, _ = target.shape.linear_shape(where[1])
             biases[where] = _change(keys, module, "bias", num_out, target, backbone)
             continue
         hidden = target.shape.hidden_size

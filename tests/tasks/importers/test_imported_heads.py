@@ -97,6 +97,21 @@ def test_a_bare_head_must_be_told_what_it_reads(backbone: BackboneTensors, tmp_p
         import_checkpoint(folder, backbone, ImportOptions(head=tmp_path / "head.safetensors"))
 
 
+def test_lora_on_a_head_is_merged_into_the_one_of_a_file(
+    backbone: BackboneTensors, tmp_path: Path
+) -> None:
+    a, b = values(2, HIDDEN), values(NUM_LABELS, 2)
+    tensors = without_head(lora_tensors())
+    tensors |= {f"{CLASSIFIER}.lora_A.weight": a, f"{CLASSIFIER}.lora_B.weight": b}
+    folder = write_peft(tmp_path / "peft", tensors)
+    head = {"classifier.weight": values(NUM_LABELS, HIDDEN), "classifier.bias": values(NUM_LABELS)}
+    safetensors.numpy.save_file(head, tmp_path / "head.safetensors")
+
+    found = import_checkpoint(folder, backbone, ImportOptions(head=tmp_path / "head.safetensors"))
+
+    assert np.allclose(found.level.head_weight, head["classifier.weight"] + 2 * b @ a)
+
+
 def test_copies_of_the_head_are_left_out(backbone: BackboneTensors, tmp_path: Path) -> None:
     copies = {
         f"{CLASSIFIER}.modules_to_save.bias": values(NUM_LABELS),
