@@ -21,7 +21,7 @@ from tasks.importers.tensor_file import TensorFile
 
 MAX_PICKLE_BYTES = 2 << 30
 _PROGRAM = Path(__file__).with_name("unpickle.py")
-_ZIP_MAGIC = b"PK\x03\x04"
+_ZIP_MAGIC, _PICKLE_MAGIC = b"PK\x03\x04", b"\x80"
 _MAX_MEMBERS = 20_000
 _MAX_INDEX_BYTES = 64 << 20
 _CONVERT = "load it where you trust it and save it as safetensors"
@@ -65,6 +65,8 @@ def read_pickle(
         BadCheckpoint: If it is cut off, no pickle of tensors, or breaks the reader.
     """
     limits = limits or limits_for(len(raw))
+    if not raw.startswith((_ZIP_MAGIC, _PICKLE_MAGIC)):
+        raise BadCheckpoint(f"{source} is neither an archive of torch nor a pickle: copy it again")
     if raw.startswith(_ZIP_MAGIC):
         _check_archive(raw, source)
     with TemporaryDirectory(prefix="petstream-unpickle-") as folder:

@@ -22,8 +22,9 @@ from tasks.pets.site_names import place
 from tasks.site_ops import SiteOps
 
 Place = tuple[int, Site]
-FAR_AWAY = 0.5
-"""Change over length, from which on weights are hardly those that training began with."""
+FAR_AWAY = 1.0
+"""Change over length, beyond which vectors are hardly those that training began with: unrelated
+ones of one length give 1.4, trained biases can move by more than half of theirs."""
 
 
 def take_beft(keys: PeftKeys, target: Target) -> tuple[list[Part], dict[str, SiteOps]]:

@@ -14,6 +14,7 @@ from tasks.site_ops import SiteOps
 from tests.tasks.importers.peft_variants import OTHERS, WEIGHT_LIKE
 from tests.tasks.importers.tiny_models import (
     TAGGING,
+    TOLERANCE,
     assert_same,
     engine_logits,
     expected_logits,
@@ -60,8 +61,9 @@ def test_logits_are_those_of_peft(
 
     logits = engine_logits(found, backbone_folder, tmp_path / "task")
 
-    expected = expected_logits(trained.model)
-    assert_same(logits, expected)
+    # SHiRA's values are stored as float16.
+    tolerance = 5e-3 if variant == "shira" else TOLERANCE
+    assert_same(logits, expected_logits(trained.model), tolerance)
 
 
 @pytest.mark.parametrize(
