@@ -90,6 +90,9 @@ def import_task(
     backbone = backbone or LEVEL_BACKBONES.get(level)
     if backbone is None:
         fail(f"level {level} has no backbone of its own: name one with `--backbone`", code=2)
+    folder = out or Path(name)
+    if not dry_run and folder.resolve() == path.resolve():
+        fail(f"{folder} is the checkpoint itself: give `--name` or `--out`", code=2)
     known = CATALOGUE.get(backbone)
     options = ImportOptions(
         level=level,
@@ -109,7 +112,7 @@ def import_task(
             found = import_checkpoint(path, tensors, options)
             if not dry_run:
                 artifact = found.write(
-                    out or Path(name),
+                    folder,
                     name=name,
                     takes_pair=takes_pair,
                     source=source,

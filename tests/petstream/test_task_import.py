@@ -79,12 +79,13 @@ def test_warnings_go_to_standard_error(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--backbone", "absent"], 1, "BackboneUnknown"),
-        (["--backbone", "tiny-bert", "--labels", "a,b"], 1, "LabelsMismatch"),
-        (["--backbone", "tiny-bert", "--kind", "tagging", "--max-tokens", "999"], 1, "TooMany"),
+        (["--backbone", "absent", "--dry-run"], 1, "BackboneUnknown"),
+        (["--backbone", "tiny-bert", "--labels", "a,b", "--dry-run"], 1, "LabelsMismatch"),
+        (["--backbone", "tiny-bert", "--max-tokens", "999", "--out", "a"], 1, "TooMany"),
         (["--backbone", "tiny-bert", "--name", "Not A Name"], 2, "name: "),
         (["--level", "7"], 2, "--backbone"),
-        (["--backbone", "tiny-bert", "--out", "peft"], 1, "ArtifactExists"),
+        (["--backbone", "tiny-bert"], 2, "is the checkpoint itself: give `--name`"),
+        (["--backbone", "tiny-bert", "--out", "."], 1, "ArtifactExists"),
     ],
 )
 def test_what_is_wrong_is_one_line(

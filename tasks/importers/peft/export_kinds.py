@@ -22,7 +22,7 @@ from tasks.pets.parts import part_prefix
 from tasks.pets.pet import Pet
 from tasks.pets.prefix import Prefix
 from tasks.pets.prompt import Prompt
-from tasks.pets.site_names import expand, place
+from tasks.pets.site_names import at, expand, place
 
 Stored = Mapping[str, NDArray[Any]]
 
@@ -94,10 +94,10 @@ def _low_rank(pet: Any, stored: Stored, backbone: BackboneTensors) -> Exported: 
             if f"{own}.{name}" in stored:
                 tensors[f"{module}.{meaning}"] = stored[f"{own}.{name}"]
         rank = pet.rank_at(layer, site)
-        alpha = (pet.scale_at(layer, site)) * (rank**0.5 if pet.rank_stabilized else rank)
+        alpha = at(pet.alpha_pattern, layer, site, pet.alpha)
         if rank != pet.rank:
             ranks[module] = rank
-        if not np.isclose(alpha, pet.alpha, rtol=1e-12):
+        if alpha != pet.alpha:
             alphas[module] = alpha
     config = {
         "peft_type": "LORA",
