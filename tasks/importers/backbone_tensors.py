@@ -56,9 +56,10 @@ class BackboneTensors(Mapping[str, NDArray[Any]]):
     def __len__(self) -> int:
         return len(self._stored)
 
-    def stored_shape(self, name: str) -> tuple[int, ...]:
-        """Return a tensor's shape without reading it."""
-        return self._file.shape(self._stored[name])
+    @property
+    def first_position(self) -> int:
+        """The row of the position table that a row's first token reads; none reads those before."""
+        return self.family.first_position(self.config)
 
     @property
     def has_pooler(self) -> bool:

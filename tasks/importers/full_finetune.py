@@ -175,6 +175,8 @@ def _embeddings(model: FullModel, backbone: BackboneTensors) -> list[Part]:
         if f"{module}.weight" not in backbone:
             continue
         change = model.change(f"{module}.weight", backbone)
+        if module == POSITIONS:
+            change = change[backbone.first_position :]
         if change.any():
             tensors[name], sizes[size] = change, len(change)
     if not words.any() and not sizes:

@@ -50,8 +50,9 @@ def take_embeddings(
     ):
         if keys.has(module, "weight"):
             own = backbone[f"{module}.weight"]
-            tensors[name] = keys.take(module, "weight", *own.shape) - own
-            sizes[field] = len(own)
+            change = keys.take(module, "weight", *own.shape) - own
+            tensors[name] = change[backbone.first_position :] if module == POSITIONS else change
+            sizes[field] = len(tensors[name])
     if not is_changed and not sizes:
         return []
     return [Part(build(EmbeddingDelta, **sizes), tensors)]

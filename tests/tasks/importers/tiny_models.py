@@ -1,6 +1,7 @@
 """Tiny random models of transformers, PEFT on them, and what both make of some rows."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def train(
     change: Callable[[peft.PeftModel], None] | None = None,
 ) -> Trained:
     """Put a PET on the backbone, move all that would be trained at random, and save it."""
-    model = peft.get_peft_model(model_on(backbone, kind), config)
+    # PEFT writes into the configuration what it made of it.
+    model = peft.get_peft_model(model_on(backbone, kind), deepcopy(config))
     torch.manual_seed(3)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
