@@ -21,6 +21,8 @@ _SUFFIX = re.compile(
     r"|weight|bias)",
     re.DOTALL,
 )
+_SAVED = re.compile(r"\.modules_to_save\.(?:default\.|[^.]+\.(?=[^.]+\.[^.]+\Z))?")
+"""PEFT drops the adapter's name behind it only where one more part follows."""
 _SAME = {
     "lora_magnitude_vector.weight": "lora_magnitude_vector",
     "base_layer.weight": "weight",
@@ -123,7 +125,7 @@ class PeftKeys:
         if ".original_module." in key:
             self.duplicates.append(key)
             return
-        path = key.replace(".modules_to_save.", ".")
+        path = _SAVED.sub(".", key)
         root = next((root for root in _ROOTS if path.startswith(root)), "")
         match = _SUFFIX.fullmatch(path.removeprefix(root))
         if match is None:

@@ -115,13 +115,14 @@ def test_lora_on_a_head_is_merged_into_the_one_of_a_file(
 def test_copies_of_the_head_are_left_out(backbone: BackboneTensors, tmp_path: Path) -> None:
     copies = {
         f"{CLASSIFIER}.modules_to_save.bias": values(NUM_LABELS),
+        f"{CLASSIFIER}.modules_to_save.default.weight": values(NUM_LABELS, HIDDEN),
         f"{CLASSIFIER}.original_module.bias": values(NUM_LABELS, seed=9),
     }
     folder = write_peft(tmp_path / "peft", lora_tensors() | copies)
 
     found = import_checkpoint(folder, backbone, ImportOptions())
 
-    assert len(messages(found, "duplicate_key")) == 2
+    assert len(messages(found, "duplicate_key")) == 3
     assert np.array_equal(found.level.head_bias, lora_tensors()[f"{CLASSIFIER}.bias"])
 
 
