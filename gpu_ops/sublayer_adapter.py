@@ -27,7 +27,7 @@ class SublayerAdapter:
 
     projections: BottleneckWeights
     reads: Literal["output", "normed", "input"]
-    adds_to: Literal["output", "normed"]
+    adds_to: Literal["output", "normed", "summed"]
     norm_before: NormWeights | None
     norm_after: NormWeights | None
     norm_after_on: Literal["change", "sum"]
@@ -47,7 +47,7 @@ def run_sublayer_adapter(
 
     Semantics, with LN the sub-layer's:
         source = output | LN(output + residual) | residual
-        base   = output | LN(output + residual)
+        base   = output | LN(output + residual) | output + residual
         change = gate(source) * up(activation(down(norm_before(source))))
         z      = base + norm_after(change)  or  norm_after(base + change)
         LN(z + residual), or z where the adapter skips the norm
@@ -64,13 +64,11 @@ def run_sublayer_adapter(
         Shape (num_tokens, hidden).
     """
     width = (output.shape[1],)
-    normed = None
+    summed = output + residual
+    places = {"output": output, "input": residual, "summed": summed}
     if "normed" in (adapter.reads, adapter.adds_to):
-        normed = F.layer_norm(output + residual, width, *norm, eps)
-    places = {"output": output, "normed": normed, "input": residual}
+        places["normed"] = F.layer_norm(summed, width, *norm, eps)
     source, base = places[adapter.reads], places[adapter.adds_to]
-    assert source is not None
-    assert base is not None
     change = _change(source, adapter, row_lens)
     if adapter.norm_after is not None:
         if adapter.norm_after_on == "change":

@@ -76,7 +76,7 @@ class SparseDelta:
 
 
 Reads = Literal["output", "normed", "input"]
-AddsTo = Literal["output", "normed"]
+AddsTo = Literal["output", "normed", "summed"]
 NormAfter = Literal["change", "sum"]
 
 
@@ -88,8 +88,8 @@ class Bottleneck:
         z      = base + norm_after(change)           or norm_after(base + change)
         result = LN(z + r)                           or z, where the adapter skips the norm
 
-    Source and base are named by `reads` and `adds_to`: `output` is h, `input` r, `normed`
-    LN(h + r). By default all is as in Houlsby et al.: LN(h + up(activation(down(h))) + r).
+    Source and base are named by `reads` and `adds_to`: `output` is h, `input` r, `summed` h + r,
+    `normed` LN(h + r). By default all is as in Houlsby et al.: LN(h + up(activation(down(h))) + r).
     """
 
     down_weight: Array

@@ -362,7 +362,7 @@ def _adapted_output(
     h = output.dense(hidden_states)
     normed = output.LayerNorm(h + input_tensor)
     source = {None: h, "output": h, "normed": normed, "input": input_tensor}[pet.reads]
-    base = normed if pet.adds_to == "normed" else h
+    base = {"normed": normed, "summed": h + input_tensor}.get(pet.adds_to, h)
 
     def own_norm(name: str, states: torch.Tensor) -> torch.Tensor:
         weight, bias = (tensors[f"adapter_norm_{name}.{part}"] for part in ("weight", "bias"))

@@ -104,6 +104,14 @@ OTHER_PETS: dict[str, AnyPet] = {
         skips_norm=True,
         own_norms=True,
     ),
+    "adapter-summed": Adapter(
+        placement="pfeiffer",
+        bottleneck=24,
+        activation="relu",
+        reads="normed",
+        adds_to="summed",
+        own_norms=False,
+    ),
     "adapter-sigmoid": Adapter(placement="houlsby", bottleneck=8, activation="sigmoid"),
     "adapter-leaky": Adapter(placement="houlsby", bottleneck=8, activation="leaky_relu"),
     "compacter": Compacter(
