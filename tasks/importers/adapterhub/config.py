@@ -5,13 +5,14 @@ Fields are the library's, with its defaults. Those that matter in training only 
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.errors import BadCheckpoint, KindUnsupported
 from tasks.importers.adapterhub.presets import preset
 from tasks.importers.imported import Finding
+from tasks.importers.validation import validated
 
 Count = Annotated[int, Field(ge=1, le=4096)]
 Layers = list[Annotated[int, Field(ge=0, le=4096)]]
@@ -42,8 +43,6 @@ _WITHOUT_COUNTERPART = {
 }
 _VERSION = re.compile(r"adapters\.(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?(.*)\Z")
 _FIRST_WITH_RIGHT_SCALE = (1, 1, 0)
-
-_M = TypeVar("_M", bound=BaseModel)
 
 
 class _Method(BaseModel):
@@ -164,22 +163,6 @@ def read_methods(document: AdapterDocument) -> tuple[list[MethodConfig], list[Fi
     if not isinstance(configs, list) or not all(isinstance(one, dict) for one in configs):
         raise BadCheckpoint("adapter_config.json: a union's configs are no list of objects")
     return [_method(one, document, findings, is_whole=False) for one in configs], findings
-
-
-def validated(model: type[_M], document: object, where: str) -> _M:
-    """Validate a part of a checkpoint's configuration.
-
-    Raises:
-        BadCheckpoint: If it is not of the form.
-    """
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in (where, *first["loc"]))
-        raise BadCheckpoint(
-            f"{place}: {first['msg']}: the file is not as the library writes it"
-        ) from error
 
 
 def _method(

@@ -18,7 +18,6 @@ from messages.task_event import TaskKind
 from tasks.description import HeadLayout
 from tasks.errors import BadCheckpoint, KindUnsupported
 from tasks.importers.activations import activation_of
-from tasks.importers.adapterhub.config import validated
 from tasks.importers.building import float32
 from tasks.importers.imported import Finding, ImportedHead
 from tasks.importers.ledger import Ledger
@@ -31,6 +30,7 @@ from tasks.importers.static_heads import (
     take_linear,
     take_static_head,
 )
+from tasks.importers.validation import validated
 
 _USES: Mapping[str, HeadUse] = {
     "classification": "classification",
