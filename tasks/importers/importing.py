@@ -11,11 +11,13 @@ from messages.task_event import TaskKind
 from tasks.artifact import Artifact
 from tasks.artifact_writer import TrainedLevel, write_artifact
 from tasks.errors import HeadMissing, KindUnsupported, LabelsMismatch
+from tasks.importers.adapterhub import parse_adapterhub
 from tasks.importers.backbone_tensors import BackboneTensors
 from tasks.importers.checkpoint import Checkpoint, read_checkpoint
 from tasks.importers.full_finetune import parse_full_finetune
 from tasks.importers.head_file import head_keys, read_head
 from tasks.importers.imported import Finding, ImportedHead, ImportedPet, Origin
+from tasks.importers.opendelta import parse_opendelta
 from tasks.importers.peft.parse import parse_peft
 from tasks.importers.weight_changes import DeltaOptions
 from tasks.pets.pet import StoredFloat
@@ -161,6 +163,12 @@ def _parse_full(
 
 _PARSERS: Mapping[Origin, Callable[[Checkpoint, BackboneTensors, ImportOptions], ImportedPet]] = {
     "peft": _parse_peft,
+    "adapters": lambda checkpoint, backbone, _: parse_adapterhub(
+        checkpoint, backbone.shape, backbone
+    ),
+    "opendelta": lambda checkpoint, backbone, _: parse_opendelta(
+        checkpoint, backbone.shape, backbone
+    ),
     "transformers": _parse_full,
 }
 

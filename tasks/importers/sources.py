@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-TensorsByName = Mapping[str, NDArray[np.float32]]
+from tasks.errors import BadCheckpoint
+
+TensorsByName = Mapping[str, NDArray[Any]]
 
 
 class CheckpointFiles(Protocol):
@@ -18,8 +19,20 @@ class CheckpointFiles(Protocol):
 
     @property
     def tensors(self) -> Mapping[str, TensorsByName]:
-        """Weight files of any format, each as float32 arrays by name."""
+        """Weight files of any format, each as arrays by name, floats as float32."""
 
 
-BackboneTensors = TensorsByName
+BackboneWeights = TensorsByName
 """The backbone's weights by their names within its base model, read when they are asked for."""
+
+
+def first_file(tensors: Mapping[str, TensorsByName], names: tuple[str, ...]) -> TensorsByName:
+    """Return the tensors of the first of the files that is there.
+
+    Raises:
+        BadCheckpoint: If none is.
+    """
+    for name in names:
+        if name in tensors:
+            return tensors[name]
+    raise BadCheckpoint(f"the checkpoint has none of {', '.join(names)}: it was not copied whole")

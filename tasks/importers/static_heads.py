@@ -12,7 +12,7 @@ from tasks.description import HeadLayout
 from tasks.errors import BadCheckpoint, KindUnsupported
 from tasks.importers.imported import ImportedHead
 from tasks.importers.ledger import Ledger
-from tasks.importers.sources import BackboneTensors
+from tasks.importers.sources import BackboneWeights
 from tasks.site_ops import Activation
 
 HeadUse = Literal["classification", "tagging"]
@@ -57,7 +57,7 @@ _HEADS: Mapping[str, _StaticHead] = {
 }
 
 
-def take_static_head(model_class: str, ledger: Ledger, backbone: BackboneTensors) -> ImportedHead:
+def take_static_head(model_class: str, ledger: Ledger, backbone: BackboneWeights) -> ImportedHead:
     """Take the head of a class of transformers; its labels are not among the tensors.
 
     Its kind is the one that the class has by default: a class that was told otherwise
@@ -137,7 +137,7 @@ def own_layer(weight: NDArray[np.float32], activation: Activation) -> HeadLayout
     )
 
 
-def check_pooler(backbone: BackboneTensors) -> None:
+def check_pooler(backbone: BackboneWeights) -> None:
     """Check that the backbone has the pooler that a head reads.
 
     Raises:

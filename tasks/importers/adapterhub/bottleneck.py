@@ -22,8 +22,9 @@ from tasks.importers.activations import activation_of
 from tasks.importers.adapterhub.compacter import PhmProjections
 from tasks.importers.adapterhub.config import BottleneckConfig
 from tasks.importers.adapterhub.source import Source
-from tasks.importers.building import Part, build, float32
 from tasks.importers.ledger import is_zero
+from tasks.importers.part import Part, build
+from tasks.importers.rounding import float32
 from tasks.pets.adapter import Adapter
 from tasks.pets.bottleneck import BottleneckPet, Placement
 from tasks.pets.compacter import Compacter
@@ -31,6 +32,8 @@ from tasks.site_ops import AddsTo, NormAfter, Reads
 
 Dense = dict[str, NDArray[np.float32]]
 
+# What must be zero for a whole or a factored up projection to be.
+_CHANGE_ENDINGS = ("_up.weight", "_up.blocks", "_up.right", "_up.bias")
 _SITES: dict[Placement, tuple[LinearSite, ...]] = {
     "houlsby": ("attention_output", "ffn_output"),
     "pfeiffer": ("ffn_output",),
@@ -52,7 +55,7 @@ def import_bottleneck(config: BottleneckConfig, source: Source) -> list[Part]:
         tensors |= importer.adapter(layer, site)
     if not tensors:
         raise KindUnsupported("the configuration places no adapter in any layer")
-    if is_zero(values for name, values in tensors.items() if "_up." in name):
+    if is_zero(values for name, values in tensors.items() if name.endswith(_CHANGE_ENDINGS)):
         source.warn("zero_up", "all up projections are zero: the adapter was never trained")
     return [Part(importer.pet(), tensors)]
 

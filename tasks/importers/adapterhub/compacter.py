@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tasks.errors import KindUnsupported, RankOutOfRange
 from tasks.importers.adapterhub.config import BottleneckConfig
 from tasks.importers.adapterhub.source import Source
-from tasks.importers.building import float32
+from tasks.importers.rounding import float32
 
 Dense = dict[str, NDArray[np.float32]]
 

@@ -18,10 +18,10 @@ from messages.task_event import TaskKind
 from tasks.description import HeadLayout
 from tasks.errors import BadCheckpoint, KindUnsupported
 from tasks.importers.activations import activation_of
-from tasks.importers.building import float32
 from tasks.importers.imported import Finding, ImportedHead
 from tasks.importers.ledger import Ledger
-from tasks.importers.sources import BackboneTensors
+from tasks.importers.rounding import float32
+from tasks.importers.sources import BackboneWeights
 from tasks.importers.static_heads import (
     HeadUse,
     check_pooler,
@@ -69,7 +69,7 @@ class _HeadDocument(BaseModel):
 
 
 def import_head(
-    document: object, ledger: Ledger, backbone: BackboneTensors, findings: list[Finding]
+    document: object, ledger: Ledger, backbone: BackboneWeights, findings: list[Finding]
 ) -> ImportedHead:
     """Take the head that `head_config.json` describes.
 
@@ -116,7 +116,7 @@ def import_head(
 
 
 def _static(
-    read: _HeadDocument, ledger: Ledger, backbone: BackboneTensors, findings: list[Finding]
+    read: _HeadDocument, ledger: Ledger, backbone: BackboneWeights, findings: list[Finding]
 ) -> ImportedHead:
     if read.model_class is None:
         raise BadCheckpoint("head_config.json has neither config nor model_class")
@@ -165,7 +165,7 @@ def _product(first: _Linear, second: _Linear) -> _Linear:
 
 
 def _layout(
-    config: _HeadConfig, hidden: _Linear | None, backbone: BackboneTensors
+    config: _HeadConfig, hidden: _Linear | None, backbone: BackboneWeights
 ) -> HeadLayout | None:
     if config.use_pooler:
         check_pooler(backbone)

@@ -19,8 +19,9 @@ from tasks.backbone_shape import LinearSite
 from tasks.errors import BadCheckpoint, KindUnsupported
 from tasks.importers.adapterhub.config import LowRankConfig
 from tasks.importers.adapterhub.source import Source
-from tasks.importers.building import Part, build, float32
 from tasks.importers.ledger import is_zero
+from tasks.importers.part import Part, build
+from tasks.importers.rounding import float32
 from tasks.pets.ia3 import Ia3
 from tasks.pets.lora import Lora
 from tasks.pets.site_names import place

@@ -1,9 +1,7 @@
 """A checkpoint of the adapters library as a task's PET and head."""
 
-from collections.abc import Mapping
-
 from tasks.backbone_shape import BackboneShape
-from tasks.errors import BadCheckpoint, KindUnsupported, WrongBackbone
+from tasks.errors import KindUnsupported, WrongBackbone
 from tasks.importers.adapterhub.bottleneck import import_bottleneck
 from tasks.importers.adapterhub.config import (
     BottleneckConfig,
@@ -19,10 +17,10 @@ from tasks.importers.adapterhub.places import places_of
 from tasks.importers.adapterhub.prefix import import_prefix
 from tasks.importers.adapterhub.prompt import import_prompt
 from tasks.importers.adapterhub.source import Source
-from tasks.importers.building import Part, combine
 from tasks.importers.imported import Finding, ImportedHead, ImportedPet
 from tasks.importers.ledger import Ledger
-from tasks.importers.sources import BackboneTensors, CheckpointFiles, TensorsByName
+from tasks.importers.part import Part, combine
+from tasks.importers.sources import BackboneWeights, CheckpointFiles, first_file
 
 CONFIG_FILE, HEAD_CONFIG_FILE = "adapter_config.json", "head_config.json"
 WEIGHT_FILES = ("adapter.safetensors", "pytorch_adapter.bin")
@@ -39,7 +37,7 @@ _REFUSED_FILES = {
 
 
 def parse_adapterhub(
-    files: CheckpointFiles, shape: BackboneShape, backbone: BackboneTensors
+    files: CheckpointFiles, shape: BackboneShape, backbone: BackboneWeights
 ) -> ImportedPet:
     """Turn a checkpoint of the adapters library, of version 1 or later, into a PET.
 
@@ -72,13 +70,15 @@ def parse_adapterhub(
         name=document.name,
         places=places,
         shape=shape,
-        ledger=Ledger(_weights(files.tensors, WEIGHT_FILES), places.rename),
+        ledger=Ledger(first_file(files.tensors, WEIGHT_FILES), places.rename),
         backbone=backbone,
         is_early_task=document.type == "text_task",
     )
     methods, findings = read_methods(document)
-    part = combine([part for method in methods for part in _import(method, source)], shape)
+    parts = [part for method in methods for part in _import(method, source)]
     source.ledger.check()
+    part = combine(parts, shape)
+    part.pet.tensor_specs(shape)  # refuses what the backbone cannot have
     head, head_keys, head_findings = _head(files, backbone)
     return ImportedPet(
         origin="adapters",
@@ -103,20 +103,12 @@ def _import(method: MethodConfig, source: Source) -> list[Part]:
 
 
 def _head(
-    files: CheckpointFiles, backbone: BackboneTensors
+    files: CheckpointFiles, backbone: BackboneWeights
 ) -> tuple[ImportedHead | None, frozenset[str], list[Finding]]:
     if HEAD_CONFIG_FILE not in files.documents:
         return None, frozenset(), []
-    ledger = Ledger(_weights(files.tensors, HEAD_WEIGHT_FILES))
+    ledger = Ledger(first_file(files.tensors, HEAD_WEIGHT_FILES))
     findings: list[Finding] = []
     head = import_head(files.documents[HEAD_CONFIG_FILE], ledger, backbone, findings)
     ledger.check()
     return head, ledger.used_keys(), findings + ledger.unused()
-
-
-def _weights(tensors: Mapping[str, TensorsByName], names: tuple[str, ...]) -> TensorsByName:
-    """Return the tensors of the first file that is there."""
-    for name in names:
-        if name in tensors:
-            return tensors[name]
-    raise BadCheckpoint(f"the checkpoint has none of {', '.join(names)}: it was not copied whole")

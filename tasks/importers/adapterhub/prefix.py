@@ -13,7 +13,8 @@ from tasks.errors import KindUnsupported
 from tasks.importers.activations import activate, activation_of
 from tasks.importers.adapterhub.config import PrefixConfig
 from tasks.importers.adapterhub.source import Source
-from tasks.importers.building import Part, build, float32
+from tasks.importers.part import Part, build
+from tasks.importers.rounding import float32
 from tasks.pets.prefix import Prefix
 
 
@@ -71,6 +72,8 @@ def _take(source: Source, name: str, *shape: int) -> NDArray[np.float32]:
     """Take a tensor of the pool; each layer holds the same pool, so that it is saved again."""
     path = f"prefix_tuning.prefix_tunings.{source.name}.{source.places.prefix_group}.{name}"
     found = source.ledger.take(path, *shape)
+    if path not in source.ledger:
+        return found
     attention = f"{source.places.layers}.{{}}.{source.places.attention}"
     for layer in range(source.shape.num_layers):
         copy = f"{attention.format(layer)}.{path.replace('prefix_tuning', 'prefix_tuning.pool', 1)}"

@@ -6,7 +6,7 @@ keep their positions (`PromptTuning`, which a hook behind the embeddings calls).
 
 from tasks.importers.adapterhub.config import PromptConfig
 from tasks.importers.adapterhub.source import Source
-from tasks.importers.building import Part, build
+from tasks.importers.part import Part, build
 from tasks.pets.prompt import Prompt
 
 
@@ -21,10 +21,9 @@ def import_prompt(config: PromptConfig, source: Source) -> list[Part]:
         Prompt,
         num_tokens=config.prompt_length,
         place="first" if is_first else "after_cls",
-        has_positions=False,
         # The library's heads read the first of all positions, be it the row's own or not.
         pools_own=not is_first,
-        joins_layers=True,
+        enters="hidden",
     )
     name = f"prompt_tuning.prompt_tunings.{source.name}.prompt_embedding.weight"
     vectors = source.ledger.take(name, config.prompt_length, source.shape.hidden_size)

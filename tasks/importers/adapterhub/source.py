@@ -10,7 +10,7 @@ from tasks.errors import WrongBackbone
 from tasks.importers.adapterhub.places import Places
 from tasks.importers.imported import Finding
 from tasks.importers.ledger import Ledger
-from tasks.importers.sources import BackboneTensors
+from tasks.importers.sources import BackboneWeights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,7 +22,7 @@ class Source:
     places: Places
     shape: BackboneShape
     ledger: Ledger
-    backbone: BackboneTensors
+    backbone: BackboneWeights
     is_early_task: bool = False
     """Of a version that knew types of adapters, and not one for a language."""
     findings: list[Finding] = field(default_factory=list)

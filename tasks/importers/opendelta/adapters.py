@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from tasks.errors import BadCheckpoint, KeyMissing, KindUnsupported, WrongBackbone
 from tasks.importers.activations import activation_of
-from tasks.importers.building import Part, build, float32
 from tasks.importers.imported import Finding
-from tasks.importers.ledger import is_zero
+from tasks.importers.ledger import is_zero, merge
 from tasks.importers.opendelta.source import Source
+from tasks.importers.part import Part, build
+from tasks.importers.rounding import float32
 from tasks.pets.adapter import Adapter
 from tasks.pets.bottleneck import Placement
 from tasks.site_ops import AddsTo, Reads
@@ -43,12 +44,23 @@ _PLACEMENTS: Mapping[_Site, Placement] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Stand:
-    """How adapters of one kind stand at one site."""
+class _Mode:
+    """What adapters of one kind read, and what they are added to."""
 
-    site: _Site
     reads: Reads
     adds_to: AddsTo
+
+
+_BEHIND_DENSE = _Mode("output", "output")
+_BEHIND_NORM = _Mode("normed", "normed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Stand:
+    """How adapters stand at one site."""
+
+    site: _Site
+    mode: _Mode
 
 
 def import_adapters(form: Form, source: Source) -> list[Part]:
@@ -79,7 +91,7 @@ def import_adapters(form: Form, source: Source) -> list[Part]:
         source.findings.append(Finding("warning", "zero_up", message))
     for group in groups.values():
         source.tell_layers(set(group))
-    return [_part(stand, group, source) for stand, group in groups.items()]
+    return _parts(groups, source)
 
 
 def _endings(form: Form) -> tuple[str, ...]:
@@ -115,9 +127,9 @@ def _sequential_stand(inner: str, source: Source) -> _Stand | None:
     sites: tuple[_Site, _Site] = ("attention_output", "ffn_output")
     for site in sites:
         if source.names.modules[site] == inner:
-            return _Stand(site, "output", "output")
+            return _Stand(site, _BEHIND_DENSE)
     if source.names.is_like_bert and inner in _NORMED_MODULES:
-        return _Stand(_NORMED_MODULES[inner], "normed", "normed")
+        return _Stand(_NORMED_MODULES[inner], _BEHIND_NORM)
     return None
 
 
@@ -129,25 +141,43 @@ def _parallel_stand(inner: str, source: Source) -> _Stand | None:
             "checkpoint does not say which of them belong together"
         )
     if source.names.is_like_bert and inner == "attention":
-        return _Stand("attention_output", "input", "normed")
+        return _Stand("attention_output", _Mode("input", "normed"))
     if source.names.is_like_bert and inner == source.names.modules["ffn_input"]:
-        return _Stand("ffn_output", "input", "output")
+        return _Stand("ffn_output", _Mode("input", "output"))
     return None
 
 
-def _part(stand: _Stand, group: Mapping[int, _Dense], source: Source) -> Part:
-    tensors = {name: tensor for place in group.values() for name, tensor in place.items()}
+def _parts(groups: Mapping[_Stand, dict[int, _Dense]], source: Source) -> list[Part]:
+    """Return one part for each mode, or for each site where those stand in different layers."""
+    parts = []
+    for mode in dict.fromkeys(stand.mode for stand in groups):
+        sites = {stand.site: group for stand, group in groups.items() if stand.mode == mode}
+        layers = [set(group) for group in sites.values()]
+        if len(sites) == 2 and layers[0] == layers[1]:
+            parts.append(_part("houlsby", mode, list(sites.values()), source))
+        else:
+            parts += [
+                _part(_PLACEMENTS[site], mode, [group], source) for site, group in sites.items()
+            ]
+    return parts
+
+
+def _part(
+    placement: Placement, mode: _Mode, groups: list[dict[int, _Dense]], source: Source
+) -> Part:
+    tensors = merge(place for group in groups for place in group.values())
+    group = groups[0]
     left_out = tuple(i for i in range(source.shape.num_layers) if i not in group)
     pet = build(
         Adapter,
-        placement=_PLACEMENTS[stand.site],
+        placement=placement,
         bottleneck=_width(source),
         activation=activation_of(_own_name(source.config.non_linearity)),
         leave_out=left_out or None,
         own_norms=False,
-        reads=None if stand.reads == "output" else stand.reads,
-        adds_to=None if stand.adds_to == "output" else stand.adds_to,
-        skips_norm=(stand.adds_to == "normed") or None,
+        reads=None if mode.reads == "output" else mode.reads,
+        adds_to=None if mode.adds_to == "output" else mode.adds_to,
+        skips_norm=(mode.adds_to == "normed") or None,
     )
     return Part(pet, tensors)
 

@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 
 from tasks.backbone_shape import LINEAR_SITES
 from tasks.errors import KeyMissing, KindUnsupported, WrongBackbone
-from tasks.importers.building import Part, build, float32
 from tasks.importers.imported import Finding
 from tasks.importers.ledger import is_zero
 from tasks.importers.opendelta.source import Source
+from tasks.importers.part import Part, build
+from tasks.importers.rounding import float32
 from tasks.pets.lora import Lora
 from tasks.pets.prefix import Prefix
 from tasks.pets.prompt import Prompt

@@ -7,8 +7,7 @@ transformers: no numbers of its own were there to compare with.
 from collections.abc import Callable, Mapping
 
 from tasks.backbone_shape import BackboneShape
-from tasks.errors import BadCheckpoint, KindUnsupported
-from tasks.importers.building import Part, combine
+from tasks.errors import KindUnsupported
 from tasks.importers.imported import Finding, ImportedHead, ImportedPet
 from tasks.importers.ledger import Ledger, without_prefix
 from tasks.importers.module_names import names_of_class
@@ -16,11 +15,13 @@ from tasks.importers.opendelta.adapters import import_adapters
 from tasks.importers.opendelta.methods import import_lora, import_prefix, import_soft_prompt
 from tasks.importers.opendelta.replaced import import_replaced
 from tasks.importers.opendelta.source import DeltaConfig, Source
-from tasks.importers.sources import BackboneTensors, CheckpointFiles
+from tasks.importers.part import Part, combine
+from tasks.importers.sources import BackboneWeights, CheckpointFiles, first_file
 from tasks.importers.static_heads import is_static_head, take_static_head
 from tasks.importers.validation import validated
 
-CONFIG_FILE, WEIGHT_FILE = "config.json", "pytorch_model.bin"
+CONFIG_FILE = "config.json"
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 _METHODS: Mapping[str, Callable[[Source], list[Part]]] = {
     "adapter": lambda source: import_adapters("adapter", source),
@@ -35,7 +36,7 @@ _METHODS: Mapping[str, Callable[[Source], list[Part]]] = {
 
 
 def parse_opendelta(
-    files: CheckpointFiles, shape: BackboneShape, backbone: BackboneTensors
+    files: CheckpointFiles, shape: BackboneShape, backbone: BackboneWeights
 ) -> ImportedPet:
     """Turn a checkpoint of OpenDelta 0.3 into a PET.
 
@@ -63,17 +64,17 @@ def parse_opendelta(
         raise KindUnsupported(
             f"backbone_class {config.backbone_class!r} is of no family that tasks can stand on"
         )
-    if WEIGHT_FILE not in files.tensors:
-        raise BadCheckpoint(f"the checkpoint has no {WEIGHT_FILE}: it was not copied whole")
-    ledger = Ledger(files.tensors[WEIGHT_FILE], without_prefix(f"{names.prefix}."))
+    weights = first_file(files.tensors, WEIGHT_FILES)
+    ledger = Ledger(weights, without_prefix(f"{names.prefix}."))
     source = Source(config=config, names=names, shape=shape, ledger=ledger)
     own = method(source)
     head = _head(source, backbone)
     parts = own + import_replaced(source, backbone)
     if not parts:
         raise KindUnsupported("no bias differs from the backbone's: nothing was trained")
-    part = combine(parts, shape)
     ledger.check()
+    part = combine(parts, shape)
+    part.pet.tensor_specs(shape)  # refuses what the backbone cannot have
     return ImportedPet(
         origin="opendelta",
         library_version=config.opendelta_version,
@@ -86,7 +87,7 @@ def parse_opendelta(
     )
 
 
-def _head(source: Source, backbone: BackboneTensors) -> ImportedHead | None:
+def _head(source: Source, backbone: BackboneWeights) -> ImportedHead | None:
     model_class = source.config.backbone_class
     has_classifier = any(name.startswith("classifier.") for name in source.ledger.names())
     if not has_classifier or not is_static_head(model_class):

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from tasks.backbone_shape import LINEAR_SITES, Site
 from tasks.errors import KindUnsupported
-from tasks.importers.building import Part, build, float32
 from tasks.importers.imported import Finding
 from tasks.importers.opendelta.methods import site_names
 from tasks.importers.opendelta.source import Source
-from tasks.importers.sources import BackboneTensors
+from tasks.importers.part import Part, build
+from tasks.importers.rounding import float32
+from tasks.importers.sources import BackboneWeights
 from tasks.pets.bitfit import BitFit
 from tasks.pets.layer_norm import LayerNormTuning
 from tasks.pets.site_names import place
@@ -21,7 +22,7 @@ from tasks.pets.site_names import place
 _EMBEDDING_NORM = "embeddings.LayerNorm"
 
 
-def import_replaced(source: Source, backbone: BackboneTensors) -> list[Part]:
+def import_replaced(source: Source, backbone: BackboneWeights) -> list[Part]:
     """Return biases and LayerNorms that differ from the backbone's, as deltas.
 
     Raises:
