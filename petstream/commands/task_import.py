@@ -1,9 +1,8 @@
 """`petstream tasks import` and `export`: checkpoints of other libraries in, and out again."""
 
 import shutil
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, Literal
 
 import typer
 from pydantic import ValidationError
@@ -30,11 +29,8 @@ from transport.errors import TransportError
 from workers.backbone_catalogue import CATALOGUE
 from workers.levels import LEVEL_BACKBONES
 
-Kind = StrEnum("Kind", {name: name for name in get_args(TaskKind)})
-Pooling = StrEnum("Pooling", {"mean": "mean", "cls": "cls"})
-Delta = StrEnum("Delta", {name: name for name in get_args(DeltaMethod)})
-Dtype = StrEnum("Dtype", {name: name for name in get_args(StoredFloat)})
-ExportFormat = StrEnum("ExportFormat", {"petstream": "petstream", "peft": "peft"})
+ExportFormat = Literal["petstream", "peft"]
+Pooling = Literal["mean", "cls"]
 
 _MAX_LABELS_BYTES = 32 << 20
 
@@ -51,7 +47,7 @@ def import_task(
     labels: Annotated[
         str | None, typer.Option(help="a,b,c or a file with one a line, in the head's order.")
     ] = None,
-    kind: Annotated[Kind | None, typer.Option(help="Of the task, where it is not told.")] = None,
+    kind: Annotated[TaskKind | None, typer.Option(help="Of the task, if it is not told.")] = None,
     head: Annotated[
         Path | None, typer.Option(help="Weight file with the head, where it lies elsewhere.")
     ] = None,
@@ -59,15 +55,15 @@ def import_task(
         Pooling | None, typer.Option(help="What a head of one layer in --head reads.")
     ] = None,
     delta: Annotated[
-        Delta, typer.Option(help="How the change of a full fine-tune is kept.")
-    ] = Delta["auto"],
+        DeltaMethod, typer.Option(help="How the change of a full fine-tune is kept.")
+    ] = "auto",
     rank: Annotated[int, typer.Option(min=1, max=1024, help="Of --delta low-rank.")] = 16,
     density: Annotated[
         float, typer.Option(min=0.0001, max=1.0, help="Share that --delta sparse keeps.")
     ] = 0.01,
     max_tokens: Annotated[int | None, typer.Option(min=3, help="Longer rows are cut.")] = None,
     dtype: Annotated[
-        Dtype | None, typer.Option(help="Default: float16 where that loses nothing.")
+        StoredFloat | None, typer.Option(help="Default: float16 where that loses nothing.")
     ] = None,
     takes_pair: Annotated[bool, typer.Option("--pair", help="A query is two texts.")] = False,
     source: Annotated[str | None, typer.Option(help="Where its training rows come from.")] = None,
@@ -97,12 +93,12 @@ def import_task(
     options = ImportOptions(
         level=level,
         labels=_labels(labels),
-        kind=cast(TaskKind | None, kind and kind.value),
+        kind=kind,
         head=head,
-        pooling=pooling and pooling.value,  # type: ignore[arg-type]  # one of the two
+        pooling=pooling,
         max_tokens=max_tokens,
-        delta=DeltaOptions(cast(DeltaMethod, delta.value), rank, density),
-        dtype=cast(StoredFloat | None, dtype and dtype.value),
+        delta=DeltaOptions(delta, rank, density),
+        dtype=dtype,
         backbone_names=frozenset({known.hub_id} if known else ()),
     )
     artifact = None
@@ -144,7 +140,7 @@ def export_task(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     export_format: Annotated[
         ExportFormat, typer.Option("--format", help="petstream: as is; peft: for PEFT to load.")
-    ] = ExportFormat["petstream"],
+    ] = "petstream",
     level: Annotated[int | None, typer.Option(min=0, max=7, help="Of peft; default: 0.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -155,7 +151,7 @@ def export_task(
     try:
         settings = load_settings()
         artifact = _find(task, TaskStore(settings.tasks_dir))
-        if export_format is ExportFormat["petstream"]:
+        if export_format == "petstream":
             _copy(artifact, out)
         else:
             number = artifact.description.levels[0].level if level is None else level
@@ -166,7 +162,7 @@ def export_task(
     except OSError as error:
         fail(f"{out} cannot be written ({error.strerror}): choose another folder")
     if as_json:
-        print_json({"folder": str(out), "format": export_format.value, "digest": artifact.digest})
+        print_json({"folder": str(out), "format": export_format, "digest": artifact.digest})
     else:
         console.print(f"written to {out}", soft_wrap=True, highlight=False)
 

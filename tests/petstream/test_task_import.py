@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
+from messages.topics import TopicNames
 from petstream.commands.tasks import app
 from tasks.artifact import open_artifact
 from tests.tasks.importers.checkpoints import lora_config, lora_tensors, write_peft
 from tests.tasks.importers.tiny_models import save_backbone
+from transport.settings import KafkaSettings
+from transport.topics import create_topics
 
 Run = Callable[..., Result]
 
@@ -125,3 +127,22 @@ def test_a_task_that_is_nowhere_is_said_so(run: Run) -> None:
 
     assert ended.exit_code == 1
     assert "TaskNotInStore" in ended.stderr
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_an_import_that_is_added_serves(
+    run: Run, broker: str, namespace: str, tmp_path: Path
+) -> None:
+    create_topics(KafkaSettings(bootstrap_servers=broker), TopicNames(namespace), partitions=1)
+    write_peft(tmp_path / "peft")
+
+    ended = run(
+        "import", "peft", "--name", "mine", "--backbone", "tiny-bert", "--add", "--json",
+        "--bootstrap-servers", broker, "--namespace", namespace,
+    )  # fmt: skip
+
+    assert ended.exit_code == 0
+    assert json.loads(ended.stdout)["revision"] == 1
+    shown = run("show", "mine", "--bootstrap-servers", broker, "--namespace", namespace, "--json")
+    assert json.loads(shown.stdout)["levels"][0]["pet_kind"] == "lora"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,12 +24,10 @@ from tests.tasks.importers.tiny_models import (
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-Change = Callable[[PreTrainedModel], None]
+Change = Callable[[Any], None]
 
 
-def tuned(
-    backbone: Path, folder: Path, change: Change, kind: type[PreTrainedModel] = SEQUENCE
-) -> PreTrainedModel:
+def tuned(backbone: Path, folder: Path, change: Change, kind: Any = SEQUENCE) -> Any:  # noqa: ANN401
     model = model_on(backbone, kind)
     torch.manual_seed(4)
     with torch.no_grad():
@@ -37,28 +36,28 @@ def tuned(
     return model
 
 
-def everything(model: PreTrainedModel) -> None:
+def everything(model: Any) -> None:  # noqa: ANN401 - torch's own types
     for parameter in model.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.02)
 
 
-def nothing(model: PreTrainedModel) -> None:
+def nothing(model: Any) -> None:  # noqa: ANN401 - torch's own types
     del model
 
 
-def biases(model: PreTrainedModel) -> None:
+def biases(model: Any) -> None:  # noqa: ANN401 - torch's own types
     for name, parameter in model.bert.named_parameters():
         if name.endswith(".bias") and "pooler" not in name:
             parameter.add_(torch.randn_like(parameter) * 0.1)
 
 
-def few_weights(model: PreTrainedModel) -> None:
+def few_weights(model: Any) -> None:  # noqa: ANN401 - torch's own types
     for layer in model.bert.encoder.layer:
         layer.attention.self.query.weight[3, 5] += 0.5
         layer.output.dense.weight[1, 2] -= 0.25
 
 
-def low_rank(model: PreTrainedModel) -> None:
+def low_rank(model: Any) -> None:  # noqa: ANN401 - torch's own types
     for layer in model.bert.encoder.layer:
         weight = layer.intermediate.dense.weight
         weight.add_(torch.randn(weight.shape[0], 2) @ torch.randn(2, weight.shape[1]) * 0.1)

@@ -77,7 +77,10 @@ def lora_checkpoints(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any]]:
         rank = draw(st.integers(1, 4))
         module = layer_key(layer, _MODULES[site])
         spread = draw(st.sampled_from([1e-6, 0.1, 5.0]))
-        sizes = {"lora_A.weight": (rank, num_in), "lora_B.weight": (num_out, rank)}
+        sizes: dict[str, tuple[int, ...]] = {
+            "lora_A.weight": (rank, num_in),
+            "lora_B.weight": (num_out, rank),
+        }
         if is_dora:
             sizes["lora_magnitude_vector"] = (num_out,)
         if draw(st.booleans()):

@@ -1,6 +1,7 @@
 """PEFT and full fine-tunes on the other families, each with its own names and its own head."""
 
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
@@ -30,7 +31,7 @@ from tests.tasks.importers.tiny_models import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-_SIZES = {
+_SIZES: dict[str, Any] = {
     "vocab_size": 50,
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -49,7 +50,12 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     ),
 }  # fmt: skip
 HEADS = ["classifier", "pre_classifier"]
-_PROMPT = {"num_virtual_tokens": 3, "token_dim": 16, "num_attention_heads": 2, "num_layers": 2}
+_PROMPT: dict[str, Any] = {
+    "num_virtual_tokens": 3,
+    "token_dim": 16,
+    "num_attention_heads": 2,
+    "num_layers": 2,
+}
 VARIANTS: dict[str, peft.PeftConfig] = {
     "lora": peft.LoraConfig(
         task_type="SEQ_CLS", r=2, target_modules="all-linear", modules_to_save=HEADS
@@ -65,7 +71,8 @@ VARIANTS: dict[str, peft.PeftConfig] = {
 
 def backbone_of(family: str, folder: Path) -> Path:
     torch.manual_seed(1)
-    AutoModel.from_config(CONFIGS[family]).save_pretrained(folder / family)
+    model: Any = AutoModel
+    model.from_config(CONFIGS[family]).save_pretrained(folder / family)
     return folder / family
 
 

@@ -15,7 +15,6 @@ from transformers import (
     BertForSequenceClassification,
     BertForTokenClassification,
     BertModel,
-    PreTrainedModel,
 )
 
 from tasks.importers.importing import Import
@@ -29,16 +28,17 @@ SEQUENCE, TAGGING = BertForSequenceClassification, BertForTokenClassification
 
 
 def tiny_config() -> BertConfig:
-    return BertConfig(
-        vocab_size=50,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=24,
-        max_position_embeddings=40,
-        num_labels=NUM_LABELS,
-        initializer_range=0.3,
-    )
+    fields: dict[str, Any] = {
+        "vocab_size": 50,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+        "max_position_embeddings": 40,
+        "num_labels": NUM_LABELS,
+        "initializer_range": 0.3,
+    }
+    return BertConfig(**fields)
 
 
 def save_backbone(folder: Path) -> Path:
@@ -53,11 +53,10 @@ def save_backbone(folder: Path) -> Path:
     return folder
 
 
-def model_on(backbone: Path, kind: type[PreTrainedModel] = SEQUENCE) -> PreTrainedModel:
+def model_on(backbone: Path, kind: Any = SEQUENCE) -> Any:  # noqa: ANN401 - torch's own types
     """Return a model with a random head on the backbone's weights."""
     torch.manual_seed(2)
-    model: PreTrainedModel = kind.from_pretrained(backbone, num_labels=NUM_LABELS)
-    return model.eval()
+    return kind.from_pretrained(backbone, num_labels=NUM_LABELS).eval()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +71,7 @@ def train(
     backbone: Path,
     folder: Path,
     config: peft.PeftConfig,
-    kind: type[PreTrainedModel] = SEQUENCE,
+    kind: Any = SEQUENCE,  # noqa: ANN401
     *,
     change: Callable[[peft.PeftModel], None] | None = None,
 ) -> Trained:
@@ -87,7 +86,7 @@ def train(
                 parameter.add_(torch.randn_like(parameter) * spread)
     if change is not None:
         change(model)
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
     return Trained(model.eval(), folder)
 
 
