@@ -27,6 +27,8 @@ from tasks.pets.pet import StoredFloat
 from tasks.store import TaskStore
 from transport.errors import TransportError
 from workers.backbone_catalogue import CATALOGUE
+from workers.backbone_store import find
+from workers.errors import BackboneError
 from workers.levels import LEVEL_BACKBONES
 
 ExportFormat = Literal["petstream", "peft"]
@@ -104,7 +106,7 @@ def import_task(
     artifact = None
     try:
         with error_console.status(f"reading {path}"):
-            tensors = BackboneTensors(load_settings().models_dir / backbone)
+            tensors = BackboneTensors(find(backbone, load_settings().models_dir))
             found = import_checkpoint(path, tensors, options)
             if not dry_run:
                 artifact = found.write(
@@ -116,7 +118,7 @@ def import_task(
                     overwrite=overwrite,
                 )
         revision = _register(artifact, bootstrap_servers, namespace) if add and artifact else None
-    except (TaskError, TransportError, MessageError, BadSettings) as error:
+    except (TaskError, TransportError, MessageError, BackboneError, BadSettings) as error:
         fail(f"{type(error).__name__}: {error}")
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -156,8 +158,8 @@ def export_task(
         else:
             number = artifact.description.levels[0].level if level is None else level
             name = artifact.description.level(number).backbone.name
-            export_peft(artifact, number, BackboneTensors(settings.models_dir / name), out)
-    except (TaskError, BadSettings) as error:
+            export_peft(artifact, number, BackboneTensors(find(name, settings.models_dir)), out)
+    except (TaskError, BackboneError, BadSettings) as error:
         fail(f"{type(error).__name__}: {error}")
     except OSError as error:
         fail(f"{out} cannot be written ({error.strerror}): choose another folder")

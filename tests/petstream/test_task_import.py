@@ -23,7 +23,7 @@ Run = Callable[..., Result]
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A machine's backbones: one, `tiny-bert`."""
     folder = tmp_path_factory.mktemp("models")
-    save_backbone(folder / "tiny-bert")
+    (save_backbone(folder / "tiny-bert") / "tokenizer.json").write_text("{}")
     return folder
 
 
@@ -142,7 +142,7 @@ def test_an_import_that_is_added_serves(
         "--bootstrap-servers", broker, "--namespace", namespace,
     )  # fmt: skip
 
-    assert ended.exit_code == 0
+    assert ended.exit_code == 0, ended.stderr
     assert json.loads(ended.stdout)["revision"] == 1
     shown = run("show", "mine", "--bootstrap-servers", broker, "--namespace", namespace, "--json")
     assert json.loads(shown.stdout)["levels"][0]["pet_kind"] == "lora"
