@@ -54,19 +54,33 @@ class BackboneFamily:
         """Return a site's module within the base model."""
         return f"{self.layers}.{layer}.{self.modules[site]}"
 
-    def place(self, module_path: str) -> tuple[int, ModuleSite] | None:
-        """Return the layer and site of a module, None for one that is no site.
+    @property
+    def is_like_bert(self) -> bool:
+        """Whether a layer consists of modules with BERT's names, not just of such products."""
+        return self.modules is _BERT_MODULES
+
+    def split(self, module_path: str) -> tuple[int, str] | None:
+        """Return the layer of a module and its path within the layer, None if it is in none.
 
         Args:
             module_path: Within the base model or within a model with a head.
         """
         path = module_path.removeprefix(f"{self.prefix}.")
         match = re.fullmatch(rf"{re.escape(self.layers)}\.(0|[1-9]\d{{0,5}})\.(.+)", path)
-        if match is None:
+        return None if match is None else (int(match[1]), match[2])
+
+    def place(self, module_path: str) -> tuple[int, ModuleSite] | None:
+        """Return the layer and site of a module, None for one that is no site.
+
+        Args:
+            module_path: Within the base model or within a model with a head.
+        """
+        found = self.split(module_path)
+        if found is None:
             return None
-        found = (site for site, module in self.modules.items() if module == match[2])
-        site = next(found, None)
-        return None if site is None else (int(match[1]), site)
+        layer, inner = found
+        site = next((site for site, module in self.modules.items() if module == inner), None)
+        return None if site is None else (layer, site)
 
     def first_position(self, config: Mapping[str, Any]) -> int:
         """Return the row of the position table that the first token of a row reads.
@@ -193,3 +207,19 @@ def family_of(config: Mapping[str, Any]) -> BackboneFamily:
     if family is None:
         raise ValueError(f"model_type is {model_type!r}, known are {', '.join(FAMILIES)}")
     return family
+
+
+_CLASS_NAMES: Mapping[str, str] = {
+    "Bert": "bert",
+    "DistilBert": "distilbert",
+    "Electra": "electra",
+    "MPNet": "mpnet",
+    "Roberta": "roberta",
+    "XLMRoberta": "roberta",
+}
+
+
+def family_of_class(model_class: str) -> BackboneFamily | None:
+    """Return the family of a class such as `BertForSequenceClassification`, None if not known."""
+    match = re.match(r"([A-Za-z]+?)(For[A-Z]\w*|Model)\Z", model_class)
+    return FAMILIES.get(_CLASS_NAMES.get(match[1], "")) if match else None

@@ -12,10 +12,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from tasks.backbone_families import BackboneFamily, family_of
 from tasks.backbone_shape import BackboneShape, backbone_digest, read_shape
 from tasks.description import BackboneReference
 from tasks.errors import BackboneUnknown
-from tasks.importers.family import BackboneFamily, family_of
 from tasks.importers.tensor_file import TensorFile
 
 

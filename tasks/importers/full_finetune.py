@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from messages.task_event import TaskKind
+from tasks.backbone_families import EMBEDDING_NORM, POSITIONS, TOKEN_TYPES, WORDS
 from tasks.backbone_shape import (
     LINEAR_SITES,
     NORM_SITES,
@@ -16,7 +17,6 @@ from tasks.backbone_shape import (
 from tasks.errors import BadCheckpoint, KindUnsupported, WrongBackbone
 from tasks.importers.backbone_tensors import BackboneTensors
 from tasks.importers.checkpoint import Checkpoint
-from tasks.importers.family import EMBEDDING_NORM, POSITIONS, TOKEN_TYPES, WORDS
 from tasks.importers.full_model import FullModel, full_model
 from tasks.importers.imported import Finding, ImportedHead, ImportedPet
 from tasks.importers.merge import Linear
@@ -132,16 +132,14 @@ def _keep_matrices(
 def _vectors(model: FullModel, backbone: BackboneTensors) -> list[Part]:
     biases: dict[tuple[int, Site], NDArray[Any]] = {}
     norms: dict[tuple[int, Site], tuple[NDArray[Any], NDArray[Any]]] = {}
-    places: list[tuple[int, Site]] = [
-        (layer, site)
+    modules: dict[tuple[int, Site], str] = {
+        (layer, site): backbone.family.module_path(layer, site)
         for layer in range(backbone.shape.num_layers)
         for site in (*LINEAR_SITES, *NORM_SITES)
-    ]
-    for where in (*places, (0, "embeddings")):
-        layer, site = where
-        module = (
-            EMBEDDING_NORM if site == "embeddings" else backbone.family.module_path(layer, site)
-        )
+    }
+    modules[0, "embeddings"] = EMBEDDING_NORM
+    for where, module in modules.items():
+        _, site = where
         bias = model.change(f"{module}.bias", backbone)
         if site in LINEAR_SITES:
             if bias.any():

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from messages.task_event import TaskKind
+from tasks.backbone_families import BackboneFamily
 from tasks.description import HeadLayout
 from tasks.errors import BadCheckpoint, HeadMissing
 from tasks.importers.backbone_tensors import BackboneTensors
-from tasks.importers.family import BackboneFamily
 from tasks.importers.imported import ImportedHead
 from tasks.importers.merge import Linear
 from tasks.site_ops import Activation

@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from tasks.backbone_shape import BackboneShape, Site
 from tasks.pets.pet import Pet, Tensors, TensorSpec, to_float32
-from tasks.pets.site_names import EachOnce, LinearName, check_each_once, expand, place
+from tasks.pets.site_names import EachOnce, LinearName, check_each_once, expand_linear, place
 from tasks.site_ops import SiteOps
 
 
@@ -40,21 +40,21 @@ class Ia3(Pet):
     def tensor_specs(self, shape: BackboneShape) -> dict[str, TensorSpec]:
         """`scale` [out] where outputs are scaled, `scale` [in] where inputs are."""
         specs = {}
-        for layer, site in expand(self._outputs, shape):
-            num_out, _ = shape.linear_shape(site)  # type: ignore[arg-type]  # a LinearName
+        for layer, site in expand_linear(self._outputs, shape):
+            num_out, _ = shape.linear_shape(site)
             specs[f"{place(layer, site)}.scale"] = TensorSpec((num_out,))
-        for layer, site in expand(self._inputs, shape):
-            _, num_in = shape.linear_shape(site)  # type: ignore[arg-type]  # a LinearName
+        for layer, site in expand_linear(self._inputs, shape):
+            _, num_in = shape.linear_shape(site)
             specs[f"{place(layer, site)}.scale"] = TensorSpec((num_in,))
         return specs
 
     def decode(self, shape: BackboneShape, tensors: Tensors) -> dict[tuple[int, Site], SiteOps]:
         """`output_scale` and `input_scale` ops."""
         ops: dict[tuple[int, Site], SiteOps] = {}
-        for layer, site in expand(self._outputs, shape):
+        for layer, site in expand_linear(self._outputs, shape):
             scale = to_float32(tensors[f"{place(layer, site)}.scale"])
             ops[layer, site] = SiteOps(output_scale=scale)
-        for layer, site in expand(self._inputs, shape):
+        for layer, site in expand_linear(self._inputs, shape):
             scale = to_float32(tensors[f"{place(layer, site)}.scale"])
             ops[layer, site] = SiteOps(input_scale=scale)
         return ops

@@ -10,7 +10,7 @@ from pydantic import Field
 from tasks.backbone_shape import LINEAR_SITES, BackboneShape, LinearSite, Site
 from tasks.errors import RankOutOfRange
 from tasks.pets.pet import Pet, Tensors, TensorSpec, to_float32
-from tasks.pets.site_names import EachOnce, LinearName, at, expand, place
+from tasks.pets.site_names import EachOnce, LinearName, at, expand_linear, place
 from tasks.site_ops import LowRank, SiteOps
 
 Rank = Annotated[int, Field(ge=1, le=1024)]
@@ -32,8 +32,7 @@ class LowRankPet(Pet):
         Raises:
             SiteNotFound: If the backbone does not have a layer that `sites` names.
         """
-        # A LinearName names no other sites.
-        yield from expand(self.sites, shape)  # type: ignore[misc]
+        yield from expand_linear(self.sites, shape)
 
     def rank_at(self, layer: int, site: Site) -> int:
         """Return the rank of one place."""

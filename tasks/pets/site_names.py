@@ -5,11 +5,11 @@ A site name is a site, which means that of every layer (`query`), or one with it
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import AfterValidator, Field
 
-from tasks.backbone_shape import BackboneShape, Site
+from tasks.backbone_shape import BackboneShape, LinearSite, Site
 from tasks.errors import SiteNotFound
 
 _LINEAR = "query|key|value|attention_output|ffn_input|ffn_output"
@@ -68,6 +68,18 @@ def expand(names: Sequence[str], shape: BackboneShape) -> Iterator[tuple[int, Si
                 f"{name} names layer {layer} of a backbone with {shape.num_layers} layers: the "
                 f"task was trained for another one"
             )
+
+
+def expand_linear(
+    names: Sequence[str], shape: BackboneShape
+) -> Iterator[tuple[int, LinearSite]]:
+    """Yield (layer, site) for each place that names of linear sites stand for.
+
+    Raises:
+        SiteNotFound: As `expand`.
+    """
+    for layer, site in expand(names, shape):
+        yield layer, cast(LinearSite, site)
 
 
 def at(pattern: Mapping[str, _T] | None, layer: int, site: Site, default: _T) -> _T:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tasks.backbone_shape import SITE_MODULES, LinearSite
+from tasks.backbone_families import FAMILIES
+from tasks.backbone_shape import LinearSite
 from tasks.errors import KindUnsupported
 
 # Names of the library's early versions -> today's.
@@ -46,23 +47,18 @@ class Places:
         return ".".join(_OLD_SEGMENTS.get(segment, segment) for segment in segments)
 
 
-_BERT_LINEARS: Mapping[LinearSite, str] = {
-    site: SITE_MODULES[site] for site in ("query", "key", "value", "ffn_input", "ffn_output")
-}
-_DISTILBERT_LINEARS: Mapping[LinearSite, str] = {
-    "query": "attention.q_lin",
-    "key": "attention.k_lin",
-    "value": "attention.v_lin",
-    "ffn_input": "ffn.lin1",
-    "ffn_output": "ffn.lin2",
-}
+_WRAPPED: tuple[LinearSite, ...] = ("query", "key", "value", "ffn_input", "ffn_output")
+
+
+def _linears(family: str) -> Mapping[LinearSite, str]:
+    return {site: FAMILIES[family].modules[site] for site in _WRAPPED}
 
 
 def _like_bert(prefix: str) -> Places:
     return Places(
         prefix=prefix,
         layers="encoder.layer",
-        linears=_BERT_LINEARS,
+        linears=_linears("bert"),
         bottlenecks={"attention_output": "attention.output", "ffn_output": "output"},
         attention="attention.self",
         prefix_group="self_prefix",
@@ -77,7 +73,7 @@ _PLACES: Mapping[str, Places] = {
     "distilbert": Places(
         prefix="distilbert",
         layers="transformer.layer",
-        linears=_DISTILBERT_LINEARS,
+        linears=_linears("distilbert"),
         bottlenecks={"attention_output": "attention_adapters", "ffn_output": "output_adapters"},
         attention="attention",
         prefix_group="self",

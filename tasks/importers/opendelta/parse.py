@@ -6,11 +6,11 @@ transformers: no numbers of its own were there to compare with.
 
 from collections.abc import Callable, Mapping
 
+from tasks.backbone_families import family_of_class
 from tasks.backbone_shape import BackboneShape
 from tasks.errors import KindUnsupported
 from tasks.importers.imported import Finding, ImportedHead, ImportedPet
 from tasks.importers.ledger import Ledger, without_prefix
-from tasks.importers.module_names import names_of_class
 from tasks.importers.opendelta.adapters import import_adapters
 from tasks.importers.opendelta.methods import import_lora, import_prefix, import_soft_prompt
 from tasks.importers.opendelta.replaced import import_replaced
@@ -59,7 +59,7 @@ def parse_opendelta(
         raise KindUnsupported(
             f"delta_type {config.delta_type!r} is not imported: known are {', '.join(_METHODS)}"
         )
-    names = names_of_class(config.backbone_class)
+    names = family_of_class(config.backbone_class)
     if names is None:
         raise KindUnsupported(
             f"backbone_class {config.backbone_class!r} is of no family that tasks can stand on"

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.backbone_families import BackboneFamily
 from tasks.backbone_shape import BackboneShape
 from tasks.importers.imported import Finding
 from tasks.importers.ledger import Ledger
-from tasks.importers.module_names import ModuleNames
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -43,7 +43,7 @@ class Source:
     """A checkpoint: its tensors and where they stand."""
 
     config: DeltaConfig
-    names: ModuleNames
+    names: BackboneFamily
     shape: BackboneShape
     ledger: Ledger
     findings: list[Finding] = field(default_factory=list)

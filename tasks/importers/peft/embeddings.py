@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.backbone_families import POSITIONS, TOKEN_TYPES, WORDS
 from tasks.errors import BadCheckpoint
 from tasks.importers.backbone_tensors import BackboneTensors
-from tasks.importers.family import POSITIONS, TOKEN_TYPES, WORDS
 from tasks.importers.part import Part, build
 from tasks.importers.peft.config import FILE, PeftConfig
 from tasks.importers.peft.keys import PeftKeys, as_float32

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.backbone_families import EMBEDDING_NORM
 from tasks.backbone_shape import LinearSite
 from tasks.errors import ExportRefused
 from tasks.importers.backbone_tensors import BackboneTensors
-from tasks.importers.family import EMBEDDING_NORM
 from tasks.pets.bitfit import BitFit
 from tasks.pets.combined import Combined
 from tasks.pets.dora import Dora
@@ -22,7 +22,7 @@ from tasks.pets.parts import part_prefix
 from tasks.pets.pet import Pet
 from tasks.pets.prefix import Prefix
 from tasks.pets.prompt import Prompt
-from tasks.pets.site_names import at, expand, place
+from tasks.pets.site_names import at, expand_linear, place
 
 Stored = Mapping[str, NDArray[Any]]
 
@@ -121,7 +121,7 @@ def _ia3(pet: Any, stored: Stored, backbone: BackboneTensors) -> Exported:  # no
     outputs = ("key", "value") if pet.output_sites is None else pet.output_sites
     into = ("ffn_output",) if pet.input_sites is None else pet.input_sites
     for is_input, names in ((False, outputs), (True, into)):
-        for layer, site in expand(names, backbone.shape):
+        for layer, site in expand_linear(names, backbone.shape):
             module = backbone.family.module_path(layer, site)
             scale = stored[f"{place(layer, site)}.scale"]
             tensors[f"{module}.ia3_l"] = scale[None, :] if is_input else scale[:, None]

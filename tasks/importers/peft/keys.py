@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.backbone_families import FAMILIES, BackboneFamily
 from tasks.errors import BadCheckpoint, KeyMissing, WrongBackbone
-from tasks.importers.family import FAMILIES, BackboneFamily
 from tasks.importers.tensor_file import TensorFile
 
 _ROOTS = ("base_model.model.", "base_model.")

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from tasks.backbone_families import EMBEDDING_NORM, BackboneFamily
 from tasks.backbone_shape import LINEAR_SITES, NORM_SITES, BackboneShape, LinearSite, Site
 from tasks.errors import KindUnsupported, WrongBackbone
-from tasks.importers.family import EMBEDDING_NORM, BackboneFamily
 from tasks.importers.model_heads import POOLER, head_modules
 
 Place = tuple[int, Site]

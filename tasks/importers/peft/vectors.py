@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.backbone_families import EMBEDDING_NORM
 from tasks.backbone_shape import LINEAR_SITES, Site
 from tasks.errors import KindUnsupported
 from tasks.importers.backbone_tensors import BackboneTensors
-from tasks.importers.family import EMBEDDING_NORM
 from tasks.importers.imported import Finding
 from tasks.importers.model_heads import POOLER, head_modules
 from tasks.importers.part import Part, build

@@ -226,8 +226,7 @@ def test_a_soft_prompt_takes_positions_and_is_what_the_head_reads() -> None:
     pet = parse(files_of("soft_prompt", tensors, soft_token_num=4)).pet
 
     assert isinstance(pet, Prompt)
-    assert (pet.place, pet.has_positions, pet.pools_own) == ("first", True, False)
-    assert not pet.joins_layers
+    assert (pet.place, pet.enters, pet.pools_own) == ("first", "words", False)
 
 
 def test_what_was_never_trained_is_told() -> None:
