@@ -70,9 +70,7 @@ def expand(names: Sequence[str], shape: BackboneShape) -> Iterator[tuple[int, Si
             )
 
 
-def expand_linear(
-    names: Sequence[str], shape: BackboneShape
-) -> Iterator[tuple[int, LinearSite]]:
+def expand_linear(names: Sequence[str], shape: BackboneShape) -> Iterator[tuple[int, LinearSite]]:
     """Yield (layer, site) for each place that names of linear sites stand for.
 
     Raises:
