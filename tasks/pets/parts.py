@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.backbone_shape import BackboneShape, Site
-from tasks.errors import PartsConflict
+from tasks.errors import ArtifactError, PartsConflict
 from tasks.pets.pet import Pet, StoredFloat, Tensors, TensorSpec, check_names, to_float32
 from tasks.site_ops import LowRank, SiteOps
 
@@ -58,11 +58,14 @@ def encode_parts(
         if name.startswith(part_prefix(number))
     }
     check_names(dense, dict.fromkeys(known))
-    return {
-        part_prefix(number) + name: values
-        for number, part in enumerate(parts)
-        for name, values in part.encode(shape, _of_part(number, dense), dtype).items()
-    }
+    stored: dict[str, NDArray[Any]] = {}
+    for number, part in enumerate(parts):
+        try:
+            encoded = part.encode(shape, _of_part(number, dense), dtype)
+        except ArtifactError as error:
+            raise type(error)(f"part {number}: {error}") from error
+        stored |= {part_prefix(number) + name: values for name, values in encoded.items()}
+    return stored
 
 
 def join(first: SiteOps, second: SiteOps, where: tuple[int, Site]) -> SiteOps:

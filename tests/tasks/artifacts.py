@@ -11,13 +11,22 @@ from tasks.artifact import Artifact
 from tasks.artifact_writer import TrainedLevel, write_artifact
 from tasks.backbone_shape import BackboneShape
 from tasks.description import BackboneReference, Cascade
+from tasks.pets.adalora import AdaLora
 from tasks.pets.adapter import Adapter
 from tasks.pets.bitfit import BitFit
+from tasks.pets.combined import Combined
+from tasks.pets.compacter import Compacter
+from tasks.pets.dense_delta import DenseDelta
 from tasks.pets.diff import Diff
+from tasks.pets.dora import Dora
+from tasks.pets.embedding_delta import EmbeddingDelta
 from tasks.pets.ia3 import Ia3
 from tasks.pets.kinds import AnyPet
+from tasks.pets.layer_norm import LayerNormTuning
 from tasks.pets.lora import Lora
 from tasks.pets.mask import Mask
+from tasks.pets.prefix import Prefix
+from tasks.pets.prompt import Prompt
 from tasks.pets.random_weights import random_weights
 
 SHAPE = BackboneShape(
@@ -41,6 +50,41 @@ PETS: dict[str, AnyPet] = {
     "pfeiffer": Adapter(placement="pfeiffer", bottleneck=2, activation="relu"),
     "mask": Mask(),
     "diff": Diff(),
+    "lora-patterns": Lora(
+        rank=2,
+        alpha=6.0,
+        sites=("query", "1.ffn_input"),
+        rank_pattern={"0.query": 3},
+        has_bias=True,
+        gated=True,
+    ),
+    "dora": Dora(rank=2, alpha=6.0, sites=("query", "ffn_output")),
+    "adalora": AdaLora(rank=3, alpha=6.0, sites=("key",), rank_pattern={"1.key": 1}),
+    "ia3-elsewhere": Ia3(output_sites=("ffn_input",), input_sites=("0.attention_output",)),
+    "bitfit-some": BitFit(sites=("1.query", "embeddings", "ffn_norm")),
+    "layer-norm": LayerNormTuning(sites=("attention_norm", "embeddings")),
+    "adapter-options": Adapter(
+        placement="attention",
+        bottleneck=3,
+        activation="silu",
+        bottlenecks={"1.attention_output": 2},
+        own_norms=False,
+        reads="input",
+        norm_before=True,
+        norm_after="sum",
+        gated=True,
+    ),
+    "compacter": Compacter(
+        placement="houlsby", bottleneck=4, activation="relu", phm_dim=2, phm_rank=1
+    ),
+    "compacter-whole": Compacter(
+        placement="pfeiffer", bottleneck=4, activation="relu", phm_dim=2, shared_rule=False
+    ),
+    "prefix": Prefix(num_tokens=3, leave_out=(0,), gated=True),
+    "prompt": Prompt(num_tokens=3),
+    "dense-delta": DenseDelta(),
+    "embedding-delta": EmbeddingDelta(num_positions=32, num_types=2),
+    "combined": Combined(parts=(Lora(rank=2, alpha=2.0), BitFit(), Prefix(num_tokens=2))),
 }
 """One value of each kind and variant."""
 
@@ -77,7 +121,7 @@ def trained_level(
         shape=SHAPE,
         pet=pet,
         pooling="mean",
-        max_tokens=32,
+        max_tokens=32 - pet.reserved_positions(),
         head_weight=floats(rng, num_labels, SHAPE.hidden_size),
         head_bias=floats(rng, num_labels),
         tensors=dense_tensors(pet, seed=seed, density=density),

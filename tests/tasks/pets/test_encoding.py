@@ -1,5 +1,6 @@
 """The way from dense tensors to stored ones: exact names, shapes, types, and ranges."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,11 @@ DOCUMENTED: dict[str, dict[str, tuple[int | None, ...]]] = {
 }  # fmt: skip
 
 
+def own_name(name: str) -> str:
+    """Return a pattern of the name that a tensor has in its part, where it is of one."""
+    return re.escape(re.sub(r"^parts\.\d+\.", "", name))
+
+
 @pytest.mark.parametrize("pet", DOCUMENTED)
 def test_tensors_are_the_documented_ones(pet: str) -> None:
     """Names and shapes are the format: frozen."""
@@ -101,7 +107,7 @@ def test_a_missing_tensor_is_named(pet: str) -> None:
     gone = sorted(dense)[-1]
     del dense[gone]
 
-    with pytest.raises(MissingTensor, match=gone):
+    with pytest.raises(MissingTensor, match=own_name(gone)):
         PETS[pet].encode(SHAPE, dense)
 
 
@@ -121,7 +127,7 @@ def test_a_tensor_of_another_backbone_is_refused(pet: str) -> None:
         dense = dense_tensors(PETS[pet])
         dense[name] = np.concatenate([dense[name], dense[name]])
 
-        with pytest.raises(TensorShapeMismatch, match=name):
+        with pytest.raises(TensorShapeMismatch, match=own_name(name)):
             PETS[pet].encode(SHAPE, dense)
 
 
@@ -134,7 +140,7 @@ def test_values_that_float16_cannot_hold_are_refused(pet: str, value: float) -> 
         dense[name] = dense[name].copy()
         dense[name].flat[0] = value
 
-        with pytest.raises(NonFiniteWeights, match=name):
+        with pytest.raises(NonFiniteWeights, match=own_name(name)):
             PETS[pet].encode(SHAPE, dense)
 
 
@@ -145,7 +151,7 @@ def test_integers_are_refused(pet: str) -> None:
         dense = dense_tensors(PETS[pet])
         dense[name] = dense[name].astype(np.int64)
 
-        with pytest.raises(TensorTypeMismatch, match=name):
+        with pytest.raises(TensorTypeMismatch, match=own_name(name)):
             PETS[pet].encode(SHAPE, dense)
 
 
