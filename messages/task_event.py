@@ -8,6 +8,11 @@ from typing import Literal
 
 TaskKind = Literal["single_label", "multi_label", "regression", "tagging"]
 
+Truncation = Literal["head", "head_and_tail", "refuse"]
+"""What becomes of a text with more tokens than the task takes: its beginning is kept (of a pair the
+longer one is cut first), or a quarter from its beginning and the rest from its end, or its query is
+answered with TEXT_TOO_LONG."""
+
 
 @dataclass(frozen=True, slots=True)
 class TaskReference:
@@ -27,6 +32,7 @@ class TaskLevel:
     backbone: str
     pet_kind: str
     max_tokens: int
+    truncation: Truncation = "head"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,14 @@ from messages.schema import (
     validate_message,
 )
 from messages.strict_json import read_json, write_json
-from messages.task_event import TaskEvent, TaskKind, TaskLevel, TaskReference, TaskRevision
+from messages.task_event import (
+    TaskEvent,
+    TaskKind,
+    TaskLevel,
+    TaskReference,
+    TaskRevision,
+    Truncation,
+)
 
 _HEADERS = ((CONTENT_TYPE, JSON.encode()), (KIND, b"task"))
 
@@ -31,6 +38,7 @@ class _LevelFields(WireModel):
     backbone: Name
     pet_kind: Name
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)]
+    truncation: Truncation = "head"
 
 
 class _RevisionFields(WireModel):
@@ -62,21 +70,24 @@ def encode_task_event(event: TaskEvent) -> EncodedMessage:
                 "kind": revision.kind,
                 "num_labels": revision.num_labels,
                 "takes_pair": revision.takes_pair,
-                "levels": [
-                    {
-                        "level": level.level,
-                        "backbone": level.backbone,
-                        "pet_kind": level.pet_kind,
-                        "max_tokens": level.max_tokens,
-                    }
-                    for level in revision.levels
-                ],
+                "levels": [_level(level) for level in revision.levels],
             }
             for revision in event.revisions
         ],
         "aliases": dict(event.aliases),
     }
     return EncodedMessage(write_json(fields), _HEADERS)
+
+
+def _level(level: TaskLevel) -> dict[str, str | int]:
+    fields: dict[str, str | int] = {
+        "level": level.level,
+        "backbone": level.backbone,
+        "pet_kind": level.pet_kind,
+        "max_tokens": level.max_tokens,
+    }
+    # Left out where it is the default: readers of before it was there know only that.
+    return fields if level.truncation == "head" else {**fields, "truncation": level.truncation}
 
 
 def decode_task_event(value: bytes | None) -> TaskEvent:
@@ -98,7 +109,7 @@ def decode_task_event(value: bytes | None) -> TaskEvent:
 
 def _revision(name: str, fields: _RevisionFields) -> TaskRevision:
     levels = tuple(
-        TaskLevel(level.level, level.backbone, level.pet_kind, level.max_tokens)
+        TaskLevel(level.level, level.backbone, level.pet_kind, level.max_tokens, level.truncation)
         for level in fields.levels
     )
     if any(a.level >= b.level for a, b in pairwise(levels)):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from messages.answer_codec import encode_answer
 from messages.errors import MessageError
+from messages.task_event import Truncation
 from messages.topics import TopicNames
 from scheduler.admission import Admission
 from scheduler.batch_assembly import BatchHeading, encode_within
@@ -100,10 +101,11 @@ class SchedulingStage:
 
     def _tokenise(self, rows: Sequence[PendingRow]) -> Iterator[Refusal]:
         """Give every row its token ids; yield a refusal for each that cannot have any."""
-        groups: defaultdict[tuple[str, int], list[PendingRow]] = defaultdict(list)
+        groups: defaultdict[tuple[str, int, Truncation], list[PendingRow]] = defaultdict(list)
         for row in rows:
-            groups[row.level.backbone, row.level.max_tokens].append(row)
-        for (backbone, max_tokens), group in groups.items():
+            level = row.level
+            groups[level.backbone, level.max_tokens, level.truncation].append(row)
+        for (backbone, max_tokens, truncation), group in groups.items():
             try:
                 tokenizer = self._tokenizers.of(backbone)
             except MessageError as error:
@@ -111,7 +113,8 @@ class SchedulingStage:
                     yield row.refused(error.reason, error.detail, "tokenise")
                 continue
             texts = [without_pruned_words(r.text, r.text_pair, r.kept_words) for r in group]
-            for row, outcome in zip(group, tokenizer.encode(texts, max_tokens), strict=True):
+            outcomes = tokenizer.encode(texts, max_tokens, truncation)
+            for row, outcome in zip(group, outcomes, strict=True):
                 if isinstance(outcome, MessageError):
                     yield row.refused(outcome.reason, outcome.detail, "tokenise")
                 else:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from messages.task_event import TaskKind
+from messages.task_event import TaskKind, Truncation
 from tasks.artifact import (
     DESCRIPTION_FILE,
     HEAD_BIAS,
@@ -60,6 +60,8 @@ class TrainedLevel:
     """Shape (num_labels,)."""
     tensors: Tensors
     """The PET's tensors in their dense form (`Pet.encode`)."""
+    truncation: Truncation | None = None
+    """None: `head`."""
     head: HeadLayout | None = None
     hidden_weight: NDArray[np.floating] | None = None
     """Shape (features, hidden): of a head with a hidden layer of its own."""
@@ -218,6 +220,7 @@ def _describe(trained: TrainedLevel, files: Mapping[str, bytes]) -> LevelDescrip
         pet=trained.pet,
         pooling=trained.pooling,
         max_tokens=trained.max_tokens,
+        truncation=trained.truncation,
         head=trained.head,
         file=file_name,
         sha256=hashlib.sha256(files[file_name]).hexdigest(),

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError
 
 from messages.limits import MAX_ARRAY_ITEMS, MAX_LEVEL, MAX_TOKENS
-from messages.task_event import TaskKind
+from messages.task_event import TaskKind, Truncation
 from tasks.errors import (
     ArtifactError,
     BadDescription,
@@ -87,7 +87,9 @@ class LevelDescription(BaseModel):
     pet: AnyPet
     pooling: Pooling
     max_tokens: Annotated[int, Field(ge=3, le=MAX_TOKENS)]
-    """Longer rows are cut here, [CLS] and [SEP] included."""
+    """[CLS] and [SEP] included."""
+    truncation: Truncation | None = None
+    """What becomes of longer rows. None: `head`."""
     head: HeadLayout | None = None
     """None: one layer."""
     file: str
@@ -163,6 +165,7 @@ class TaskDescription(BaseModel):
     def _is_consistent(self) -> "TaskDescription":
         _check_labels(self.kind, self.labels)
         _check_levels(self.kind, self.levels)
+        _check_truncation(self.kind, self.levels, takes_pair=self.takes_pair)
         if self.cascade is not None:
             _check_cascade(self.cascade, self.kind, len(self.levels))
         return self
@@ -259,6 +262,16 @@ def _check_levels(kind: TaskKind, levels: tuple[LevelDescription, ...]) -> None:
         raise ValueError("two levels name one file")
     if any((level.pooling == "none") != (kind == "tagging") for level in levels):
         raise ValueError("pooling is none for tagging, and mean or cls for every other kind")
+
+
+def _check_truncation(
+    kind: TaskKind, levels: tuple[LevelDescription, ...], *, takes_pair: bool
+) -> None:
+    if any(level.truncation == "head_and_tail" for level in levels):
+        if takes_pair:
+            raise ValueError("head_and_tail is for one text: a pair is cut at its longer one's end")
+        if kind == "tagging":
+            raise ValueError("head_and_tail would leave words in the middle without a tag")
 
 
 def _check_cascade(cascade: Cascade, kind: TaskKind, num_levels: int) -> None:

@@ -34,7 +34,13 @@ def revision_of(artifact: Artifact) -> TaskRevision:
         num_labels=description.num_labels,
         takes_pair=description.takes_pair,
         levels=tuple(
-            TaskLevel(level.level, level.backbone.name, level.pet.kind, level.max_tokens)
+            TaskLevel(
+                level.level,
+                level.backbone.name,
+                level.pet.kind,
+                level.max_tokens,
+                level.truncation or "head",
+            )
             for level in description.levels
         ),
     )

@@ -89,7 +89,10 @@ class LocalLevel:
                 wants = "a pair of texts" if task.description.takes_pair else "one text"
                 raise RowError(f"task {task.description.name} takes {wants}")
             first, second = (text, None) if isinstance(text, str) else text
-            tokens.append(self._tokenizer.encode(first, second, task.level.max_tokens))
+            level = task.level
+            tokens.append(
+                self._tokenizer.encode(first, second, level.max_tokens, level.truncation or "head")
+            )
         logits = self.engine.run(
             [EngineRow(task, row.token_ids) for (task, _), row in zip(rows, tokens, strict=True)]
         )

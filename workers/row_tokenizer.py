@@ -1,8 +1,8 @@
 """Texts to the token ids of one backbone, for whoever runs rows without a scheduler.
 
 The scheduler does the same with whole windows (`scheduler.tokenisation`): special tokens within a
-text are words like any other, and a longer text is cut at its task's limit, the longest of a pair
-first.
+text are words like any other, and what becomes of a text with more tokens than its task takes is
+the task's policy.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from messages.task_event import Truncation
 from tasks.word_tokens import WordToken, word_tokens
 from workers.errors import RowError
 
@@ -34,25 +35,41 @@ class RowTokenizer:
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_padding()
 
-    def encode(self, text: str, text_pair: str | None, max_tokens: int) -> RowTokens:
+    def encode(
+        self, text: str, text_pair: str | None, max_tokens: int, truncation: Truncation = "head"
+    ) -> RowTokens:
         """Tokenise one text, or a pair.
 
         Args:
             text: The row's text.
             text_pair: Its second text, if any.
-            max_tokens: Where to cut, special tokens included.
+            max_tokens: Most tokens of the row, special ones included.
+            truncation: What becomes of a longer one; `head_and_tail` is for one text.
 
         Raises:
-            RowError: If the text holds nothing that the tokenizer keeps, or there is no room.
+            RowError: If the text holds nothing that the tokenizer keeps, there is no room, or it is
+                too long for a task that does not cut.
         """
         num_special = self._tokenizer.num_special_tokens_to_add(text_pair is not None)
         if max_tokens <= num_special:
             raise RowError(f"{max_tokens} tokens leave no room for a text: raise max_tokens")
-        self._tokenizer.enable_truncation(max_tokens, strategy="longest_first")
+        if truncation == "head":
+            self._tokenizer.enable_truncation(max_tokens, strategy="longest_first")
+        else:
+            self._tokenizer.no_truncation()
         encoding = self._tokenizer.encode(text, text_pair)
         if len(encoding.ids) <= num_special:
             raise RowError("the text holds nothing that a model can read")
+        ids = np.array(encoding.ids, np.int64)
+        if len(ids) > max_tokens and truncation == "refuse":
+            raise RowError(
+                f"the text has {len(ids)} tokens, the task takes {max_tokens}: shorten it"
+            )
+        if len(ids) > max_tokens:
+            # As `scheduler.tokenisation.head_and_tail`.
+            head = 1 + (max_tokens - 2) // 4
+            ids = np.concatenate([ids[:head], ids[len(ids) - (max_tokens - head) :]])
         return RowTokens(
-            np.array(encoding.ids, np.int64),
+            ids,
             word_tokens(text, encoding.offsets, encoding.sequence_ids),
         )

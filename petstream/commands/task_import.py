@@ -8,7 +8,7 @@ import typer
 from pydantic import ValidationError
 
 from messages.errors import MessageError
-from messages.task_event import TaskKind
+from messages.task_event import TaskKind, Truncation
 from petstream.import_view import import_report, show_import
 from petstream.kafka_connection import broker_settings
 from petstream.output import console, error_console, fail, print_json
@@ -63,7 +63,10 @@ def import_task(
     density: Annotated[
         float, typer.Option(min=0.0001, max=1.0, help="Share that --delta sparse keeps.")
     ] = 0.01,
-    max_tokens: Annotated[int | None, typer.Option(min=3, help="Longer rows are cut.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=3, help="Most tokens of a row.")] = None,
+    truncation: Annotated[
+        Truncation, typer.Option(help="What becomes of a longer text: see docs/tasks.md.")
+    ] = "head",
     dtype: Annotated[
         StoredFloat | None, typer.Option(help="Default: float16 where that loses nothing.")
     ] = None,
@@ -99,6 +102,7 @@ def import_task(
         head=head,
         pooling=pooling,
         max_tokens=max_tokens,
+        truncation=None if truncation == "head" else truncation,
         delta=DeltaOptions(delta, rank, density),
         dtype=dtype,
         backbone_names=frozenset({known.hub_id} if known else ()),

@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from messages.task_event import TaskKind
+from messages.task_event import TaskKind, Truncation
 from tasks.artifact import Artifact
 from tasks.artifact_writer import TrainedLevel, write_artifact
-from tasks.errors import HeadMissing, KindUnsupported, LabelsMismatch
+from tasks.errors import HeadMissing, LabelsMismatch
 from tasks.importers.adapterhub import parse_adapterhub
 from tasks.importers.backbone_tensors import BackboneTensors
 from tasks.importers.checkpoint import Checkpoint, read_checkpoint
@@ -48,6 +48,7 @@ class ImportOptions:
     pooling: Literal["mean", "cls"] | None = None
     """The head of `head` is one layer on this, without a pooler or another layer before it."""
     max_tokens: int | None = None
+    truncation: Truncation | None = None
     delta: DeltaOptions = field(default_factory=DeltaOptions)
     """How the change of a full fine-tune is kept."""
     dtype: StoredFloat | None = None
@@ -112,10 +113,7 @@ def import_checkpoint(path: Path, backbone: BackboneTensors, options: ImportOpti
         options = replace(
             options, kind=_PROBLEMS.get(problem) if isinstance(problem, str) else None
         )
-    parse = _PARSERS.get(checkpoint.origin)
-    if parse is None:
-        raise KindUnsupported(f"checkpoints of {LIBRARIES[checkpoint.origin]} are not read yet")
-    imported = parse(checkpoint, backbone, options)
+    imported = _PARSERS[checkpoint.origin](checkpoint, backbone, options)
     findings = [*imported.findings, *_base_findings(imported, backbone, options)]
     head = _head(imported, backbone, options)
     labels, named = _labels(head, config, options)
@@ -132,6 +130,7 @@ def import_checkpoint(path: Path, backbone: BackboneTensors, options: ImportOpti
         pet=imported.pet,
         pooling=head.pooling,
         max_tokens=max_tokens,
+        truncation=options.truncation,
         head_weight=head.weight,
         head_bias=head.bias,
         tensors=imported.tensors,

@@ -1,6 +1,7 @@
 """Task events: what goes in comes out; what contradicts itself is refused."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -96,3 +97,16 @@ def test_json_arrays_are_limited_as_those_of_messagepack() -> None:
     with pytest.raises(MessageError) as caught:
         decode_task_event(value)
     assert caught.value.reason is Reason.TOO_MANY_ITEMS
+
+
+def test_what_becomes_of_long_texts_is_said_where_it_is_not_the_default() -> None:
+    """An event without the field, as older releases write it, means `head`."""
+    first, *others = examples.TASK_EVENT.revisions
+    levels = tuple(replace(level, truncation="refuse") for level in first.levels)
+    event = replace(examples.TASK_EVENT, revisions=(replace(first, levels=levels), *others))
+
+    value = encode_task_event(event).value
+
+    assert decode_task_event(value) == event
+    assert value.count(b"truncation") == len(levels)
+    assert b"truncation" not in encode_task_event(examples.TASK_EVENT).value

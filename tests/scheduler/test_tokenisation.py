@@ -1,13 +1,20 @@
 """Texts to token ids: what a caller writes stays text, and one bad text stays one bad row."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from tokenizers import ByteLevelBPETokenizer
 from tokenizers.processors import RobertaProcessing
 
 from messages.errors import MessageError, Reason
-from scheduler.tokenisation import BackboneTokenizer, Tokenizers, without_pruned_words
+from messages.task_event import Truncation
+from scheduler.tokenisation import (
+    BackboneTokenizer,
+    Tokenizers,
+    head_and_tail,
+    without_pruned_words,
+)
 from tests.scheduler.stages import CLS, SEP, token
 
 
@@ -87,6 +94,50 @@ def test_the_longer_text_of_a_pair_is_cut_first(tokenizer: BackboneTokenizer) ->
     (outcome,) = tokenizer.encode([("alpha " * 20, "beta gamma")], 9)
 
     assert _ids(outcome) == [CLS, *[token("alpha")] * 4, SEP, token("beta"), token("gamma"), SEP]
+
+
+def test_a_text_of_just_enough_tokens_is_never_cut_or_refused(tokenizer: BackboneTokenizer) -> None:
+    """Whatever the policy."""
+    policies: tuple[Truncation, ...] = get_args(Truncation)
+    for policy in policies:
+        (outcome,) = tokenizer.encode(["alpha beta gamma"], 5, policy)
+
+        assert _ids(outcome) == [CLS, token("alpha"), token("beta"), token("gamma"), SEP]
+
+
+def test_a_long_text_is_refused_where_its_task_does_not_cut(tokenizer: BackboneTokenizer) -> None:
+    """With both numbers; its neighbours, pairs among them, are not touched."""
+    long, short, pair = tokenizer.encode(
+        ["alpha " * 20, "beta", ("alpha " * 10, "beta")], 8, "refuse"
+    )
+
+    assert isinstance(long, MessageError)
+    assert long.reason is Reason.TEXT_TOO_LONG
+    assert "22 tokens, the task takes 8" in long.detail
+    assert _ids(short) == [CLS, token("beta"), SEP]
+    assert _reason(pair) is Reason.TEXT_TOO_LONG
+
+
+def test_head_and_tail_keep_a_quarter_and_the_rest(tokenizer: BackboneTokenizer) -> None:
+    """Of eight places two are the beginning's, six the end's."""
+    text = " ".join(["alpha"] * 12 + ["beta"] * 12)
+
+    (outcome,) = tokenizer.encode([text], 10, "head_and_tail")
+
+    assert _ids(outcome) == [CLS, *[token("alpha")] * 2, *[token("beta")] * 6, SEP]
+
+
+@pytest.mark.parametrize("max_tokens", [3, 4, 5, 510, 512])
+def test_head_and_tail_fill_what_there_is_room_for(max_tokens: int) -> None:
+    """The first and last token stay, order is kept, nothing is there twice."""
+    ids = list(range(600))
+
+    kept = head_and_tail(ids, max_tokens)
+
+    assert len(kept) == max_tokens
+    assert (kept[0], kept[-1]) == (0, 599)
+    assert kept == sorted(set(kept))
+    assert kept[1 : 1 + (max_tokens - 2) // 4] == ids[1 : 1 + (max_tokens - 2) // 4]
 
 
 def test_rows_of_one_call_are_not_padded_to_each_other(tokenizer: BackboneTokenizer) -> None:

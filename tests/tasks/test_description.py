@@ -339,3 +339,20 @@ def test_a_description_cannot_be_changed() -> None:
     assert isinstance(task.cascade, Cascade)
     with pytest.raises(ValueError, match="frozen"):
         task.cascade.threshold = 0.1
+
+
+@pytest.mark.parametrize(
+    ("kind", "takes_pair", "says"),
+    [("single_label", True, "for one text"), ("tagging", False, "in the middle")],
+)
+def test_a_middle_is_not_cut_out_of_pairs_and_tagged_texts(
+    kind: str, takes_pair: bool, says: str
+) -> None:
+    """`head_and_tail` is for one text that is not tagged."""
+    found = document() | {"kind": kind, "takes_pair": takes_pair, "cascade": None}
+    for level in found["levels"]:
+        level["truncation"] = "head_and_tail"
+        level["pooling"] = "none" if kind == "tagging" else "mean"
+
+    with pytest.raises(BadDescription, match=says):
+        parse_description(raw(found))

@@ -1,5 +1,6 @@
 """From one task event to the next: what each command may and may not do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,15 @@ def test_a_revision_says_what_the_artifact_says(tmp_path: Path) -> None:
         takes_pair=False,
         levels=(TaskLevel(0, "tiny", "mask", 32), TaskLevel(1, "tiny", "diff", 32)),
     )
+
+
+def test_a_revision_says_what_becomes_of_long_texts(tmp_path: Path) -> None:
+    """The scheduler, which cuts them, knows only the event."""
+    level = replace(trained_level(), truncation="refuse")
+
+    found = revision_of(write(tmp_path / "a", level))
+
+    assert [known.truncation for known in found.levels] == ["refuse"]
 
 
 def test_the_first_revision_makes_the_task() -> None:

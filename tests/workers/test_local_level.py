@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
+from messages.errors import MessageError
 from messages.query import QueryParameters
+from messages.task_event import Truncation
 from scheduler.tokenisation import BackboneTokenizer
 from tasks.artifact import open_artifact
 from tests.workers.sentences import SENTENCES
@@ -41,19 +44,26 @@ def banking(local: LocalLevel) -> LoadedTask:
 
 
 @pytest.mark.parametrize("max_tokens", [8, 64, 512])
+@pytest.mark.parametrize("truncation", get_args(Truncation))
 def test_texts_become_the_tokens_that_the_scheduler_makes(
-    backbones: BackboneStore, max_tokens: int
+    backbones: BackboneStore, max_tokens: int, truncation: Truncation
 ) -> None:
-    """Special tokens in a text, other scripts, cut texts and pairs."""
+    """Special tokens in a text, other scripts, cut texts, refused ones and pairs."""
     folder = backbones.fetch("minilm-l3")
     ours, schedulers = RowTokenizer(folder), BackboneTokenizer(folder / "tokenizer.json")
-    texts = [(text, None) for text in HOSTILE] + [(text, HOSTILE[0]) for text in HOSTILE]
+    texts: list[tuple[str, str | None]] = [(text, None) for text in HOSTILE]
+    if truncation != "head_and_tail":
+        texts += [(text, HOSTILE[0]) for text in HOSTILE]
 
     for text, pair in texts:
-        (expected,) = schedulers.encode([text if pair is None else (text, pair)], max_tokens)
-        assert isinstance(expected, bytes)
-        found = ours.encode(text, pair, max_tokens).token_ids
-        assert found.tolist() == np.frombuffer(expected, "<u4").tolist()
+        given = text if pair is None else (text, pair)
+        (expected,) = schedulers.encode([given], max_tokens, truncation)
+        if isinstance(expected, MessageError):
+            with pytest.raises(RowError, match="shorten it"):
+                ours.encode(text, pair, max_tokens, truncation)
+        else:
+            found = ours.encode(text, pair, max_tokens, truncation).token_ids
+            assert found.tolist() == np.frombuffer(expected, "<u4").tolist()
 
 
 def test_a_committed_task_answers_its_label(local: LocalLevel, banking: LoadedTask) -> None:
