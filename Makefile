@@ -33,7 +33,7 @@ demo: $(STAMP)   ## a real Kafka, six real tasks, real answers, a table
 test: $(STAMP)   ## every test, real broker included
 	$(BIN)/petstream models fetch
 	@# One thread to a process: side by side, more of them only wait for each other.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 20
 
 check: $(STAMP)  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

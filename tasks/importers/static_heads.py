@@ -1,60 +1,34 @@
 """Heads of transformers' classes, as checkpoints of those classes hold them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from messages.task_event import TaskKind
+from tasks.backbone_families import family_of_class
 from tasks.description import HeadLayout
 from tasks.errors import BadCheckpoint, KindUnsupported
 from tasks.importers.imported import ImportedHead
 from tasks.importers.ledger import Ledger
+from tasks.importers.model_heads import POOLER, head_layers
 from tasks.importers.sources import BackboneWeights
 from tasks.site_ops import Activation
 
 HeadUse = Literal["classification", "tagging"]
 
 
-@dataclass(frozen=True, slots=True)
-class _StaticHead:
-    use: HeadUse
-    out: str
-    """The module with the last layer."""
-    hidden: str | None = None
-    """The module with the layer before it."""
-    activation: Activation = "tanh"
-    uses_pooler: bool = False
-
-
-_TAGGING = _StaticHead("tagging", "classifier")
-_ROBERTA = _StaticHead("classification", "classifier.out_proj", "classifier.dense")
-
-_HEADS: Mapping[str, _StaticHead] = {
-    "BertForSequenceClassification": _StaticHead("classification", "classifier", uses_pooler=True),
-    "RobertaForSequenceClassification": _ROBERTA,
-    "XLMRobertaForSequenceClassification": _ROBERTA,
-    "MPNetForSequenceClassification": _ROBERTA,
-    "ElectraForSequenceClassification": _StaticHead(
-        "classification", "classifier.out_proj", "classifier.dense", "gelu"
-    ),
-    "DistilBertForSequenceClassification": _StaticHead(
-        "classification", "classifier", "pre_classifier", "relu"
-    ),
-    **dict.fromkeys(
-        (
-            "BertForTokenClassification",
-            "RobertaForTokenClassification",
-            "XLMRobertaForTokenClassification",
-            "MPNetForTokenClassification",
-            "ElectraForTokenClassification",
-            "DistilBertForTokenClassification",
-        ),
-        _TAGGING,
-    ),
+_USES: Mapping[str, HeadUse] = {
+    "ForSequenceClassification": "classification",
+    "ForTokenClassification": "tagging",
 }
+
+
+def _use_of(model_class: str) -> HeadUse | None:
+    """Return what the head of a known class is for, None if it has another head."""
+    found = (use for suffix, use in _USES.items() if model_class.endswith(suffix))
+    return next(found, None) if family_of_class(model_class) else None
 
 
 def take_static_head(model_class: str, ledger: Ledger, backbone: BackboneWeights) -> ImportedHead:
@@ -72,37 +46,38 @@ def take_static_head(model_class: str, ledger: Ledger, backbone: BackboneWeights
         KindUnsupported: If the class has another head.
         BadCheckpoint: If the head's tensors are no matrix and vector.
     """
-    head = _HEADS.get(model_class)
-    if head is None:
+    use, family = _use_of(model_class), family_of_class(model_class)
+    if use is None or family is None:
         raise KindUnsupported(
             f"the head of {model_class[:100]!r} is not imported: known are those for sequence and "
             f"token classification"
         )
-    weight, bias = take_linear(ledger, head.out)
+    hidden, activation, out = head_layers(family, use == "tagging")
+    weight, bias = take_linear(ledger, out)
     layout: HeadLayout | None = None
     hidden_weight: NDArray[np.float32] | None = None
     hidden_bias: NDArray[np.float32] | None = None
-    if head.uses_pooler:
+    if hidden == POOLER:
         check_pooler(backbone)
-        layout = HeadLayout(hidden="pooler", activation="tanh")
-    elif head.hidden is not None:
-        hidden_weight, hidden_bias = take_linear(ledger, head.hidden)
-        layout = own_layer(hidden_weight, head.activation)
+        layout = HeadLayout(hidden="pooler", activation=activation)
+    elif hidden is not None:
+        hidden_weight, hidden_bias = take_linear(ledger, hidden)
+        layout = own_layer(hidden_weight, activation)
     return ImportedHead(
         weight=weight,
         bias=bias,
         layout=layout,
         hidden_weight=hidden_weight,
         hidden_bias=hidden_bias,
-        pooling="none" if head.use == "tagging" else "cls",
-        kind=kind_of(head.use, len(weight)),
+        pooling="none" if use == "tagging" else "cls",
+        kind=kind_of(use, len(weight)),
         labels=None,
     )
 
 
 def is_static_head(model_class: str) -> bool:
     """Whether `take_static_head` knows the class."""
-    return model_class in _HEADS
+    return _use_of(model_class) is not None
 
 
 def take_linear(
