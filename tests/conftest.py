@@ -5,11 +5,18 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from transport.embedded_broker import EmbeddedBroker
 
 # It would hide that a command keeps what it prints in its buffer, as users' pipes see it.
 os.environ.pop("PYTHONUNBUFFERED", None)
+
+# How long an example takes says something of the machine, not of the code.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
