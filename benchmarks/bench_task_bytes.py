@@ -25,14 +25,21 @@ from numpy.typing import NDArray
 from benchmarks.document import make_document
 from gpu_ops.layer_norm import NormWeights
 from tasks.backbone_shape import LINEAR_SITES, NORM_SITES, BackboneShape
+from tasks.pets.adalora import AdaLora
 from tasks.pets.adapter import Adapter
 from tasks.pets.bitfit import BitFit
+from tasks.pets.compacter import Compacter
+from tasks.pets.dense_delta import DenseDelta
 from tasks.pets.diff import Diff
+from tasks.pets.dora import Dora
 from tasks.pets.ia3 import Ia3
 from tasks.pets.kinds import AnyPet
+from tasks.pets.layer_norm import LayerNormTuning
 from tasks.pets.lora import Lora
 from tasks.pets.mask import Mask
 from tasks.pets.pet import Pet
+from tasks.pets.prefix import Prefix
+from tasks.pets.prompt import Prompt
 from tasks.pets.random_weights import DENSITY, random_weights
 from tasks.site_ops import PetWeights
 from tasks.weight_file import parse_tensors, to_bytes
@@ -58,7 +65,21 @@ PETS: dict[str, AnyPet] = {
     "diff, 0.5 % changed": Diff(),
     "BitFit": BitFit(),
     "LoRA, rank 8, all sites": Lora(rank=8, alpha=16),
+    "DoRA, rank 8, all sites": Dora(rank=8, alpha=16),
+    "AdaLoRA, rank 8": AdaLora(rank=8, alpha=16),
     "IA3": Ia3(),
+    "Compacter, Houlsby, 64": Compacter(
+        placement="houlsby",
+        bottleneck=64,
+        activation="gelu",
+        own_norms=False,
+        phm_dim=4,
+        phm_rank=1,
+    ),
+    "LayerNorm tuning": LayerNormTuning(),
+    "prefix, 30 tokens": Prefix(num_tokens=30),
+    "prompt, 30 tokens": Prompt(num_tokens=30),
+    "full fine-tune, dense": DenseDelta(),
 }
 MIX = ("adapter, Houlsby, 64", "mask, 5 % dropped", "diff, 0.5 % changed", "BitFit")
 """PetS draws each task's kind uniformly from these four."""
