@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -19,7 +19,7 @@ from tasks.artifact import Artifact, open_artifact
 from tasks.artifact_writer import add_level, write_artifact
 from tasks.errors import TaskError
 from tasks.pets.bottleneck import Placement
-from tasks.pets.kinds import AnyPet
+from tasks.pets.kinds import PET_KINDS, AnyPet
 from tasks.site_ops import Activation
 from workers.backbone_store import find
 from workers.errors import BackboneError
@@ -32,12 +32,18 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Kind = Literal["lora", "ia3", "bitfit", "adapter", "mask", "diff"]
+_OWN_KINDS = ("adapter", "bitfit", "diff", "ia3", "lora", "mask")
+
+
+def trainable_kinds() -> tuple[str, ...]:
+    """Return the kinds that have a recipe: ours, and those of others that can be injected."""
+    others = (name for name, kind in PET_KINDS.items() if hasattr(kind, "inject"))
+    return (*_OWN_KINDS, *others)
 
 
 @app.command()
 def train(
-    kind: Annotated[Kind, typer.Option(help="Which PET.")],
+    kind: Annotated[str, typer.Option(help=f"Which PET: {', '.join(trainable_kinds())}.")],
     backbone: Annotated[str, typer.Option(help="Name of a fetched backbone.")],
     data: Annotated[Path, typer.Option(help="Training rows: .jsonl or .csv.")],
     out: Annotated[Path, typer.Option(help="Folder of the artifact.")],
@@ -95,6 +101,8 @@ def train(
 
     Example: petstream train --kind lora --backbone minilm-l3 --data rows.jsonl --out my-task
     """
+    if kind not in trainable_kinds():
+        fail(f"no recipe for kind {kind}: --kind is {', '.join(trainable_kinds())}", code=2)
     _check_installed()
     if add_new or replace_old:
         if task is not None or source is not None or licence is not None:

@@ -7,7 +7,7 @@ artifact stands for.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,14 @@ from tasks.pets.pet import Pet
 from tasks.site_ops import PetWeights, SiteOps
 from tasks.training.pet_sites import Bottleneck, PetLinear, PetNorm, ones, zeros
 from tasks.training.weight_changes import PrunableDelta, ThresholdMask
+
+
+@runtime_checkable
+class Injectable(Protocol):
+    """A PET kind of another distribution that `petstream train` can train."""
+
+    def inject(self, sites: "PetSites", /) -> None:
+        """Give the sites trainable ops that change nothing yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +74,12 @@ def inject(sites: PetSites, pet: Pet) -> None:
         TypeError: If there is no recipe for the kind.
     """
     builder = TRAINABLE.get(type(pet))
-    if builder is None:
+    if builder is not None:
+        builder(sites, pet)
+    elif isinstance(pet, Injectable):
+        pet.inject(sites)
+    else:
         raise TypeError(f"no training recipe for PET kind {pet.kind}")
-    builder(sites, pet)
 
 
 def dense_tensors(sites: PetSites) -> dict[str, NDArray[Any]]:
@@ -91,7 +102,7 @@ def load_weights(sites: PetSites, weights: PetWeights) -> None:
         TypeError: If the artifact is of a kind that has no training recipe.
     """
     if weights.kind not in {kind.model_fields["kind"].default for kind in TRAINABLE}:
-        raise TypeError(f"no training recipe for PET kind {weights.kind}: the engine runs it")
+        raise TypeError(f"there is no dense model of PET kind {weights.kind}: the engine runs it")
     for (index, site), ops in weights.sites.items():
         if site == "attention_norm" or site == "ffn_norm":
             _load_norm(sites.norm[index, site], ops)

@@ -78,6 +78,8 @@ _DEFAULTS: dict[str, Recipe] = {
         epochs=3, dense_epochs=2, kept_share=0.005, peak_rate=1e-3, head_rate=2e-3, weight_decay=0.0
     ),
 }
+_OF_OTHERS = Recipe(epochs=4, peak_rate=2e-3, head_rate=2e-3)
+"""Of kinds of other distributions."""
 
 
 def recipe_for(pet: Pet, **changes: Unpack[RecipeChanges]) -> Recipe:
@@ -87,7 +89,7 @@ def recipe_for(pet: Pet, **changes: Unpack[RecipeChanges]) -> Recipe:
         BadRecipe: If a value cannot work, or not for this kind.
     """
     given = {name: value for name, value in changes.items() if value is not None}
-    recipe: Recipe = replace(_DEFAULTS[pet.kind], **given)  # type: ignore[arg-type]
+    recipe: Recipe = replace(_DEFAULTS.get(pet.kind, _OF_OTHERS), **given)  # type: ignore[arg-type]
     if pet.kind != "diff" and (recipe.dense_epochs or recipe.kept_share):
         raise BadRecipe(f"dense_epochs and kept_share are for diff: give {pet.kind} neither")
     if pet.kind == "diff" and recipe.epochs and not recipe.dense_epochs:
