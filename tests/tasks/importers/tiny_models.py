@@ -22,7 +22,7 @@ from workers.backbone import Backbone
 from workers.engine import Engine, EngineRow
 
 NUM_LABELS = 3
-TOLERANCE = 2e-5
+TOLERANCE = 1e-5
 ROWS = [np.array(ids, np.int64) for ids in ([2, 7, 9, 3], [2, 11, 3], [2, 5, 5, 41, 8, 23, 3])]
 SEQUENCE, TAGGING = BertForSequenceClassification, BertForTokenClassification
 
