@@ -57,7 +57,16 @@ def test_a_kind_that_was_not_measured_costs_as_much_as_the_dearest() -> None:
     model = CostModel(alpha=_table(), beta={"lora": cheap, "mask": _table()})
 
     assert model.beta_of("lora") is cheap
-    assert model.beta_of("prefix") is model.beta["mask"]
+    assert model.beta_of("prompt") is model.beta["mask"]
+
+
+def test_a_kind_that_runs_anothers_operators_costs_as_much_as_it() -> None:
+    """DoRA is LoRA and a scale."""
+    cheap = CostTable.from_measured([1, 2], [8, 16], [[1, 1], [1, 1]])
+    model = CostModel(alpha=_table(), beta={"lora": cheap, "mask": _table()})
+
+    assert model.beta_of("dora") is cheap
+    assert model.beta_of("compacter") is model.beta["mask"], "adapters were not measured"
 
 
 def test_the_built_in_shape_makes_batching_worth_while() -> None:

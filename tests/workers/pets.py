@@ -245,7 +245,8 @@ def can_be_empty(pet: Pet) -> bool:
     if isinstance(pet, Combined):
         return all(can_be_empty(part) for part in pet.parts)
     if isinstance(pet, BottleneckPet):
-        return pet.adds_to != "normed" and not pet.norm_after and not pet.skips_norm
+        is_on_output = pet.adds_to in (None, "output")
+        return is_on_output and not pet.norm_after and not pet.skips_norm
     return not isinstance(pet, Prefix | Prompt)
 
 
