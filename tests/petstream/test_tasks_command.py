@@ -140,7 +140,13 @@ def test_the_life_of_a_task(tasks: Tasks, tmp_path: Path) -> None:
     assert len(listed) == 1
     assert listed[0]["aliases"] == {"stable": 1}
     assert listed[0]["levels"] == [
-        {"level": 0, "backbone": "tiny", "pet_kind": "mask", "max_tokens": 32}
+        {
+            "level": 0,
+            "backbone": "tiny",
+            "pet_kind": "mask",
+            "max_tokens": 32,
+            "truncation": "head",
+        }
     ]
     sizes = [
         (tmp_path / name / "level-0.safetensors").stat().st_size for name in ("first", "second")
