@@ -6,12 +6,9 @@ A record holds the whole state of one task name, so the newest record of a key i
 from dataclasses import dataclass
 from typing import Literal
 
-TaskKind = Literal["single_label", "multi_label", "regression", "tagging"]
+from messages.truncation import Truncation
 
-Truncation = Literal["head", "head_and_tail", "refuse"]
-"""What becomes of a text with more tokens than the task takes: its beginning is kept (of a pair the
-longer one is cut first), or a quarter from its beginning and the rest from its end, or its query is
-answered with TEXT_TOO_LONG."""
+TaskKind = Literal["single_label", "multi_label", "regression", "tagging"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,8 @@ from messages.task_event import (
     TaskLevel,
     TaskReference,
     TaskRevision,
-    Truncation,
 )
+from messages.truncation import Truncation
 
 _HEADERS = ((CONTENT_TYPE, JSON.encode()), (KIND, b"task"))
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from messages.answer_codec import encode_answer
 from messages.errors import MessageError
-from messages.task_event import Truncation
 from messages.topics import TopicNames
+from messages.truncation import Truncation
 from scheduler.admission import Admission
 from scheduler.batch_assembly import BatchHeading, encode_within
 from scheduler.cost_model import CostModel

@@ -16,7 +16,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from messages.errors import MessageError, Reason
-from messages.task_event import Truncation
+from messages.truncation import Truncation, head_and_tail
 
 logger = logging.getLogger(__name__)
 
@@ -86,19 +86,6 @@ class BackboneTokenizer:
         if sys.byteorder == "big":
             packed.byteswap()
         return packed.tobytes()
-
-
-def head_and_tail(ids: list[int], max_tokens: int) -> list[int]:
-    """Return a quarter of what there is room for from the text's beginning, the rest from its end.
-
-    The shares of Sun et al. (How to Fine-Tune BERT, 2019, section 5.3.1): 128 and 382 of 510.
-
-    Args:
-        ids: One text between its first and last special token, more than `max_tokens`.
-        max_tokens: At least 3.
-    """
-    head = 1 + (max_tokens - 2) // 4
-    return ids[:head] + ids[len(ids) - (max_tokens - head) :]
 
 
 def _is_the_librarys(error: BaseException) -> bool:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from messages.task_event import TaskKind, Truncation
+from messages.task_event import TaskKind
+from messages.truncation import Truncation
 from tasks.artifact import (
     DESCRIPTION_FILE,
     HEAD_BIAS,

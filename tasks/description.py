@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError
 
 from messages.limits import MAX_ARRAY_ITEMS, MAX_LEVEL, MAX_TOKENS
-from messages.task_event import TaskKind, Truncation
+from messages.task_event import TaskKind
+from messages.truncation import Truncation
 from tasks.errors import (
     ArtifactError,
     BadDescription,

@@ -1,12 +1,11 @@
 """The shared weights of one level: an encoder in memory, read-only, one copy per process."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from gpu_ops.layer_norm import NormWeights
@@ -97,7 +96,9 @@ class Backbone:
         config = read_config(folder)
         check_weights_header(folder, config)
         digest = backbone_digest(folder)
-        weights = _read_weights(folder, config)
+        path = folder / WEIGHTS_FILE
+        stored = load_file(path)
+        weights = _float32(stored, config, path)
         family = FAMILIES[config.family]
         layers = range(config.shape.num_layers)
         return cls(
@@ -120,7 +121,7 @@ class Backbone:
                 for i in layers
                 for site in NORM_SITES
             },
-            pooler=_pooler(folder, config),
+            pooler=_pooler(stored, config, path),
             relative_attention=weights.get(f"{RELATIVE_ATTENTION}.weight"),
         )
 
@@ -134,33 +135,33 @@ def shared_tensors(backbone: Backbone) -> Iterator[torch.Tensor]:
         yield backbone.pooler.bias
 
 
-def _pooler(folder: Path, config: BackboneConfig) -> LinearWeights | None:
+def _pooler(
+    stored: Mapping[str, torch.Tensor], config: BackboneConfig, path: Path
+) -> LinearWeights | None:
     """Return the pooler, of which checkpoints without a head for pairs of texts have none."""
+    names = [
+        checkpoint_name(f"pooler.dense.{name}", config.family, stored)
+        for name in ("weight", "bias")
+    ]
+    if not all(name in stored for name in names):
+        return None
+    weight, bias = (stored[name].to(torch.float32).contiguous() for name in names)
     hidden = config.shape.hidden_size
-    with safe_open(folder / WEIGHTS_FILE, framework="pt") as stored:
-        names = {
-            name: checkpoint_name(f"pooler.dense.{name}", config.family, stored.keys())
-            for name in ("weight", "bias")
-        }
-        if not set(names.values()) <= set(stored.keys()):
-            return None
-        weight, bias = (stored.get_tensor(names[name]).float() for name in ("weight", "bias"))
     if weight.shape != (hidden, hidden) or bias.shape != (hidden,):
-        raise BackboneCorruptError(
-            f"{folder / WEIGHTS_FILE}: {names['weight']} should have shape {(hidden, hidden)}"
-        )
-    return LinearWeights(weight.contiguous(), bias.contiguous())
+        raise BackboneCorruptError(f"{path}: {names[0]} should have shape {(hidden, hidden)}")
+    return LinearWeights(weight, bias)
 
 
-def _read_weights(folder: Path, config: BackboneConfig) -> dict[str, torch.Tensor]:
+def _float32(
+    stored: Mapping[str, torch.Tensor], config: BackboneConfig, path: Path
+) -> dict[str, torch.Tensor]:
     """Return name within the base model -> tensor, float32."""
-    stored = load_file(folder / WEIGHTS_FILE)
     weights: dict[str, torch.Tensor] = {}
     for name in expected_tensors(config):
         stored_name = checkpoint_name(name, config.family, stored)
         weights[name] = stored[stored_name].to(torch.float32).contiguous()
         if not weights[name].isfinite().all():
-            raise BackboneCorruptError(f"{folder / WEIGHTS_FILE}: {stored_name} is not finite")
+            raise BackboneCorruptError(f"{path}: {stored_name} is not finite")
     return weights
 
 

@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from gpu_ops.layer_norm import NormWeights
 from tasks.site_ops import PromptLevel, PromptPlace, SiteOps
 from workers.backbone import Backbone
 from workers.errors import TaskUnsupportedError
+from workers.task_tensors import as_tensor, changed_norm
 
 
 class PromptVectors(NamedTuple):
@@ -58,17 +58,13 @@ class EmbeddingOps:
 
 def embedding_ops(ops: SiteOps, backbone: Backbone) -> EmbeddingOps:
     """Return the ops of a task at the embeddings of a backbone."""
-    shared = backbone.embeddings.norm
     norm = None
     if ops.norm_weight is not None or ops.norm_bias is not None:
-        norm = NormWeights(
-            shared.weight if ops.norm_weight is None else shared.weight + _tensor(ops.norm_weight),
-            shared.bias if ops.norm_bias is None else shared.bias + _tensor(ops.norm_bias),
-        )
+        norm = changed_norm(ops, backbone.embeddings.norm)
     prompt = None
     if ops.prompt is not None:
         prompt = PromptVectors(
-            _tensor(ops.prompt.vectors), ops.prompt.place, ops.prompt.enters, ops.prompt.pools_own
+            as_tensor(ops.prompt.vectors), ops.prompt.place, ops.prompt.enters, ops.prompt.pools_own
         )
     words = ops.word_deltas
     return EmbeddingOps(
@@ -76,7 +72,7 @@ def embedding_ops(ops: SiteOps, backbone: Backbone) -> EmbeddingOps:
         position_offset=ops.position_offset,
         norm=norm,
         word_rows=None if words is None else torch.from_numpy(words.rows.astype(np.int64)),
-        word_deltas=None if words is None else _tensor(words.values),
+        word_deltas=None if words is None else as_tensor(words.values),
         place_deltas=_place_deltas(ops, backbone),
     )
 
@@ -89,9 +85,9 @@ def _place_deltas(ops: SiteOps, backbone: Backbone) -> torch.Tensor | None:
     positions = torch.zeros(backbone.shape.max_positions, hidden)
     types = torch.zeros(backbone.num_token_types, hidden)
     if ops.position_deltas is not None:
-        positions = _fitting(_tensor(ops.position_deltas), positions, "positions")
+        positions = _fitting(as_tensor(ops.position_deltas), positions, "positions")
     if ops.type_deltas is not None:
-        types = _fitting(_tensor(ops.type_deltas), types, "token types")
+        types = _fitting(as_tensor(ops.type_deltas), types, "token types")
     return (types[:, None, :] + positions[None, :, :]).reshape(-1, hidden)
 
 
@@ -107,8 +103,3 @@ def _fitting(deltas: torch.Tensor, table: torch.Tensor, name: str) -> torch.Tens
             f"on another one"
         )
     return deltas
-
-
-def _tensor(array: NDArray[np.float32]) -> torch.Tensor:
-    """Copy: the arrays may be views of a read-only file."""
-    return torch.from_numpy(np.array(array, dtype=np.float32))

@@ -122,16 +122,15 @@ def pack(
     for row, start, end in zip(laid_out, starts, starts[1:], strict=False):
         token_ids[start:end] = row.token_ids
         places[start:end] = row.places
-    own_lens = [len(row.token_ids) - row.num_virtual for row in laid_out]
     own_tokens = None
-    if any(row.num_virtual for row in laid_out):
+    if any(len(row.virtual) for row in laid_out):
         own = [start + row.own for row, start in zip(laid_out, starts, strict=False)]
         own_tokens = torch.from_numpy(np.concatenate(own))
     return PackedBatch(
         token_ids=torch.from_numpy(token_ids),
         places=torch.from_numpy(places),
         row_lens=row_lens,
-        own_lens=own_lens,
+        own_lens=[len(row.own) for row in laid_out],
         own_tokens=own_tokens,
         first_tokens=[start + row.first for row, start in zip(laid_out, starts, strict=False)],
         segments=_segments([rows[number].task for number in numbers], laid_out),
@@ -152,10 +151,6 @@ class _LaidOutRow:
     first: int
     """Where the token stands that `cls` pooling reads."""
 
-    @property
-    def num_virtual(self) -> int:
-        return len(self.virtual)
-
 
 _NONE = np.zeros(0, dtype=np.int64)
 
@@ -163,14 +158,12 @@ _NONE = np.zeros(0, dtype=np.int64)
 def _lay_out(row: EngineRow, shape: BackboneShape, num_token_types: int) -> _LaidOutRow:
     own_len = len(row.token_ids)
     own = np.arange(own_len)
-    types = np.zeros(own_len, dtype=np.int64)
-    if num_token_types > 1 and row.task.description.takes_pair:
-        types = token_types(row.token_ids)
     ops = row.task.ops.embeddings
+    shift: int | NDArray[np.int64] = 0 if ops is None else ops.position_offset
+    if num_token_types > 1 and row.task.description.takes_pair:
+        shift = shift + shape.max_positions * token_types(row.token_ids)
     if ops is None or ops.prompt is None:
-        offset = 0 if ops is None else ops.position_offset
-        places = own + offset + shape.max_positions * types
-        return _LaidOutRow(row.token_ids, places, own, _NONE, 0)
+        return _LaidOutRow(row.token_ids, own + shift, own, _NONE, 0)
     prompt = ops.prompt
     num_virtual = len(prompt.vectors)
     num_before = {"first": 0, "after_cls": 1, "last": own_len}[prompt.place]
@@ -184,7 +177,7 @@ def _lay_out(row: EngineRow, shape: BackboneShape, num_token_types: int) -> _Lai
         places[own] = own
     else:
         places[own] = np.arange(own_len)
-    places[own] += ops.position_offset + shape.max_positions * types
+    places[own] += shift
     return _LaidOutRow(token_ids, places, own, virtual, int(own[0]) if prompt.pools_own else 0)
 
 
@@ -212,7 +205,7 @@ def _segments(tasks: Sequence[LoadedTask], rows: Sequence[_LaidOutRow]) -> list[
         row_lens = [len(row.token_ids) for row in of_task]
         end, own_end = token + sum(row_lens), own_token + sum(len(row.own) for row in of_task)
         virtual = None
-        if of_task[0].num_virtual:
+        if len(of_task[0].virtual):
             starts = accumulate(row_lens[:-1], initial=token)
             virtual = np.stack(
                 [start + row.virtual for start, row in zip(starts, of_task, strict=True)]

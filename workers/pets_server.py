@@ -31,7 +31,7 @@ PetType = Literal[
     "IA3", "LayerNorm", "LoRA", "MaskBert", "Prefix", "Prompt",
 ]  # fmt: skip
 
-_KINDS: Mapping[str, str] = {
+_KINDS: Mapping[PetType, str] = {
     "AdaLoRA": "adalora",
     "Adapter": "adapter",
     "BitFit": "bitfit",

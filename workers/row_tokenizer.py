@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from messages.task_event import Truncation
+from messages.truncation import Truncation, head_and_tail
 from tasks.word_tokens import WordToken, word_tokens
 from workers.errors import RowError
 
@@ -60,16 +60,14 @@ class RowTokenizer:
         encoding = self._tokenizer.encode(text, text_pair)
         if len(encoding.ids) <= num_special:
             raise RowError("the text holds nothing that a model can read")
-        ids = np.array(encoding.ids, np.int64)
+        ids = encoding.ids
         if len(ids) > max_tokens and truncation == "refuse":
             raise RowError(
                 f"the text has {len(ids)} tokens, the task takes {max_tokens}: shorten it"
             )
         if len(ids) > max_tokens:
-            # As `scheduler.tokenisation.head_and_tail`.
-            head = 1 + (max_tokens - 2) // 4
-            ids = np.concatenate([ids[:head], ids[len(ids) - (max_tokens - head) :]])
+            ids = head_and_tail(ids, max_tokens)
         return RowTokens(
-            ids,
+            np.array(ids, np.int64),
             word_tokens(text, encoding.offsets, encoding.sequence_ids),
         )

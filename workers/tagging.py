@@ -6,21 +6,19 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
-from tasks.word_tokens import WordToken, word_tokens
+from tasks.word_tokens import WordToken
+from workers.row_tokenizer import RowTokenizer
 
 Scores: TypeAlias = NDArray[np.float32]
 Span: TypeAlias = tuple[int, int, str]
 
 
 class WordFinder:
-    """Finds the words of rows. Used from one thread: its truncation is set row by row."""
+    """Finds the words of rows. Used from one thread, as its tokenizer is."""
 
     def __init__(self, backbone_folder: Path) -> None:
-        self._tokenizer = Tokenizer.from_file(str(backbone_folder / "tokenizer.json"))
-        self._tokenizer.encode_special_tokens = True
-        self._tokenizer.no_padding()
+        self._tokenizer = RowTokenizer(backbone_folder)
 
     def words(
         self, text: str, text_pair: str | None, token_ids: NDArray[np.int64]
@@ -36,11 +34,10 @@ class WordFinder:
             ValueError: If this tokenizer does not cut them into these tokens.
         """
         # A row that was not cut is not cut by its own length either.
-        self._tokenizer.enable_truncation(len(token_ids), strategy="longest_first")
-        encoding = self._tokenizer.encode(text, text_pair)
-        if encoding.ids != token_ids.tolist():
+        row = self._tokenizer.encode(text, text_pair, len(token_ids))
+        if not np.array_equal(row.token_ids, token_ids):
             raise ValueError("the row's tokens are not those of its text")
-        return word_tokens(text, encoding.offsets, encoding.sequence_ids)
+        return row.words
 
 
 def bio_spans(

@@ -42,6 +42,7 @@ from workers.backbone import (
 from workers.break_even import NEVER
 from workers.embedding_ops import EmbeddingOps, embedding_ops
 from workers.errors import TaskUnsupportedError
+from workers.task_tensors import as_tensor, changed_norm
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +113,7 @@ def build_task_ops(pet: PetWeights, backbone: Backbone) -> TaskOps:
         for norm_site in NORM_SITES:
             deltas = pet.sites.get((layer, norm_site))
             if deltas is not None:
-                norms[layer, norm_site] = _norm(deltas, backbone.norms[layer, norm_site])
+                norms[layer, norm_site] = changed_norm(deltas, backbone.norms[layer, norm_site])
     prefixes = {
         layer: _prefix(ops.prefix)
         for (layer, site), ops in pet.sites.items()
@@ -136,7 +137,7 @@ def _head(pet: PetWeights, backbone: Backbone) -> HeadWeights:
     hidden = pet.head_hidden
     layer = None
     if hidden is not None and hidden.weight is not None and hidden.bias is not None:
-        layer = HiddenWeights(_tensor(hidden.weight), _tensor(hidden.bias), hidden.activation)
+        layer = HiddenWeights(as_tensor(hidden.weight), as_tensor(hidden.bias), hidden.activation)
     elif hidden is not None:
         if backbone.pooler is None:
             raise TaskUnsupportedError(
@@ -144,16 +145,16 @@ def _head(pet: PetWeights, backbone: Backbone) -> HeadWeights:
                 "the head a hidden layer of its own"
             )
         layer = HiddenWeights(backbone.pooler.weight, backbone.pooler.bias, hidden.activation)
-    return HeadWeights(_tensor(pet.head_weight), _tensor(pet.head_bias), layer)
+    return HeadWeights(as_tensor(pet.head_weight), as_tensor(pet.head_bias), layer)
 
 
 def _prefix(prefix: Prefix) -> PrefixOps:
     gate = None if prefix.gate is None else _gate(prefix.gate)
-    return PrefixOps(PrefixStates(_tensor(prefix.keys), _tensor(prefix.values)), gate)
+    return PrefixOps(PrefixStates(as_tensor(prefix.keys), as_tensor(prefix.values)), gate)
 
 
 def _gate(gate: Gate) -> GateWeights:
-    return GateWeights(_tensor(gate.weight), _tensor(gate.bias))
+    return GateWeights(as_tensor(gate.weight), as_tensor(gate.bias))
 
 
 def _product_ops(
@@ -182,7 +183,7 @@ def _product_ops(
     ops = ProductOps(
         bias=_side_by_side([site.bias for site in sites], num_out, fill=0.0),
         low_rank=_low_rank([site.low_rank for site in sites], num_out),
-        input_scale=None if sites[0].input_scale is None else _tensor(sites[0].input_scale),
+        input_scale=None if sites[0].input_scale is None else as_tensor(sites[0].input_scale),
         output_scale=_side_by_side([site.output_scale for site in sites], num_out, fill=1.0),
         sparse=_sparse([site.sparse for site in sites], shape),
         dense=_dense([site.dense for site in sites], shape),
@@ -226,7 +227,7 @@ def _side_by_side(
     if all(part is None for part in parts):
         return None
     return torch.cat(
-        [torch.full((num_out,), fill) if part is None else _tensor(part) for part in parts]
+        [torch.full((num_out,), fill) if part is None else as_tensor(part) for part in parts]
     )
 
 
@@ -236,9 +237,9 @@ def _low_rank(parts: list[LowRank | None], num_out: int) -> LowRankFactors | Non
     rank = 0
     for index, part in enumerate(parts):
         if part is not None:
-            downs.append(_tensor(part.a))
+            downs.append(as_tensor(part.a))
             gate = None if part.gate is None else _gate(part.gate)
-            ups.append(UpFactor(rank, index * num_out, _tensor(part.b) * part.scale, gate))
+            ups.append(UpFactor(rank, index * num_out, as_tensor(part.b) * part.scale, gate))
             rank += len(part.a)
     return LowRankFactors(torch.cat(downs), tuple(ups)) if ups else None
 
@@ -263,7 +264,7 @@ def _sparse(parts: list[SparseDelta | None], shape: torch.Size) -> SparseChange 
     return SparseChange(
         sparse_weights(
             flat_indices,
-            _narrowed(torch.cat([_tensor(some) for some in values])) if values else None,
+            _narrowed(torch.cat([as_tensor(some) for some in values])) if values else None,
             (num_out, num_in),
         )
     )
@@ -280,7 +281,7 @@ def _dense(parts: list[NDArray[np.float32] | None], shape: torch.Size) -> torch.
         return None
     block = torch.Size((shape[0] // len(parts), shape[1]))
     return _narrowed(
-        torch.cat([torch.zeros(block) if part is None else _tensor(part) for part in parts])
+        torch.cat([torch.zeros(block) if part is None else as_tensor(part) for part in parts])
     )
 
 
@@ -295,12 +296,12 @@ def _normalised(site: SiteOps, weight: torch.Tensor, bias: torch.Tensor) -> Site
     assert site.magnitude is not None
     direction = weight
     if site.low_rank is not None:
-        a, b = _tensor(site.low_rank.a), _tensor(site.low_rank.b)
+        a, b = as_tensor(site.low_rank.a), as_tensor(site.low_rank.b)
         direction = torch.addmm(weight, b, a, alpha=site.low_rank.scale)
-    scale = _tensor(site.magnitude) / torch.linalg.vector_norm(direction, dim=1)
+    scale = as_tensor(site.magnitude) / torch.linalg.vector_norm(direction, dim=1)
     kept_bias = (1 - scale) * bias
     if site.bias is not None:
-        kept_bias = kept_bias + _tensor(site.bias)
+        kept_bias = kept_bias + as_tensor(site.bias)
     return replace(site, output_scale=scale.numpy(), bias=kept_bias.numpy())
 
 
@@ -318,31 +319,17 @@ def _sublayer_adapter(adapter: Bottleneck) -> SublayerAdapter:
 
 
 def _own_norm(norm: Norm) -> NormWeights:
-    return NormWeights(_tensor(norm.weight), _tensor(norm.bias))
+    return NormWeights(as_tensor(norm.weight), as_tensor(norm.bias))
 
 
 def _projections(adapter: Bottleneck) -> BottleneckWeights:
     return BottleneckWeights(
-        down_weight=_narrowed(_tensor(adapter.down_weight)),
-        down_bias=_tensor(adapter.down_bias),
-        up_weight=_narrowed(_tensor(adapter.up_weight)),
-        up_bias=_tensor(adapter.up_bias),
+        down_weight=_narrowed(as_tensor(adapter.down_weight)),
+        down_bias=as_tensor(adapter.down_bias),
+        up_weight=_narrowed(as_tensor(adapter.up_weight)),
+        up_bias=as_tensor(adapter.up_bias),
         activation=adapter.activation,
     )
-
-
-def _norm(deltas: SiteOps, shared: NormWeights) -> NormWeights:
-    weight, bias = shared
-    if deltas.norm_weight is not None:
-        weight = weight + _tensor(deltas.norm_weight)
-    if deltas.norm_bias is not None:
-        bias = bias + _tensor(deltas.norm_bias)
-    return NormWeights(weight, bias)
-
-
-def _tensor(array: NDArray[np.float32]) -> torch.Tensor:
-    """Copy: the arrays may be views of a read-only file."""
-    return torch.from_numpy(np.array(array, dtype=np.float32))
 
 
 def _tensors(part: object) -> Iterator[torch.Tensor]:

@@ -8,7 +8,8 @@ import typer
 from pydantic import ValidationError
 
 from messages.errors import MessageError
-from messages.task_event import TaskKind, Truncation
+from messages.task_event import TaskKind
+from messages.truncation import Truncation
 from petstream.import_view import import_report, show_import
 from petstream.kafka_connection import broker_settings
 from petstream.output import console, error_console, fail, print_json

@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from messages.task_event import TaskKind, Truncation
+from messages.task_event import TaskKind
+from messages.truncation import Truncation
 from tasks.artifact import Artifact
 from tasks.artifact_writer import TrainedLevel, write_artifact
 from tasks.errors import HeadMissing, LabelsMismatch

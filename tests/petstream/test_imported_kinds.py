@@ -12,7 +12,6 @@ from tokenizers import Tokenizer
 
 from messages.query import QueryParameters
 from messages.result import Result
-from messages.topics import TopicNames
 from petstream.kafka_connection import kafka_settings
 from petstream.settings import Settings
 from petstream.supervisor import ServiceSpec, Supervisor
@@ -23,9 +22,9 @@ from producers.new_query import new_query
 from tasks.importers.backbone_tensors import BackboneTensors
 from tasks.importers.importing import ImportOptions, import_checkpoint
 from tests.oracles.goldens import BACKBONES
+from tests.petstream.single_level import single_level_settings
 from tests.tasks.importers.peft_variants import OTHERS, WEIGHT_LIKE
 from tests.tasks.importers.tiny_models import NUM_LABELS, train
-from transport.topics import create_topics
 from workers.backbone_store import BackboneStore
 
 pytestmark = [
@@ -63,17 +62,10 @@ Expected = Mapping[tuple[str, str], Probabilities]
 @pytest.fixture
 def settings(broker: str, namespace: str, tmp_path: Path) -> Settings:
     """Settings of a namespace whose topics are there, and of a folder with the tiny backbone."""
-    settings = Settings(
-        bootstrap_servers=broker,
-        namespace=namespace,
-        models_dir=tmp_path / "models",
-        tasks_dir=tmp_path / "tasks",
-        state_dir=tmp_path / "state",
-    )
-    BackboneStore(settings.models_dir).add(BACKBONE, BACKBONES / "bert")
+    models_dir = tmp_path / "models"
+    BackboneStore(models_dir).add(BACKBONE, BACKBONES / "bert")
     # One partition, so that one worker gets a whole window.
-    create_topics(kafka_settings(settings), TopicNames(namespace), levels=(0,), partitions=1)
-    return settings
+    return single_level_settings(broker, namespace, tmp_path, models_dir=models_dir)
 
 
 @pytest.fixture

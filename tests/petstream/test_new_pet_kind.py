@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from messages.topics import TopicNames
 from petstream.kafka_connection import kafka_settings
 from petstream.settings import Settings
 from petstream.supervisor import ServiceSpec, Supervisor
 from producers.client import Client
 from producers.connection import Connection
 from producers.new_query import new_query
-from transport.topics import create_topics
+from tests.petstream.single_level import single_level_settings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -51,14 +50,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def settings(broker: str, namespace: str, tmp_path: Path) -> Settings:
     """Settings of a namespace whose topics are there."""
-    settings = Settings(
-        bootstrap_servers=broker,
-        namespace=namespace,
-        tasks_dir=tmp_path / "tasks",
-        state_dir=tmp_path / "state",
-    )
-    create_topics(kafka_settings(settings), TopicNames(namespace), levels=(0,), partitions=1)
-    return settings
+    return single_level_settings(broker, namespace, tmp_path)
 
 
 def test_the_page_makes_a_kind_that_is_trained_served_and_answered(

@@ -12,7 +12,6 @@ from tokenizers import Tokenizer
 
 from messages.query import QueryParameters
 from messages.result import Result
-from messages.topics import TopicNames
 from petstream.commands.worker import recent_tasks_file
 from petstream.kafka_connection import kafka_settings
 from petstream.settings import Settings, load_settings
@@ -23,8 +22,8 @@ from producers.connection import Connection
 from producers.new_query import new_query
 from tasks.artifact import Artifact
 from tasks.store import TaskStore
+from tests.petstream.single_level import single_level_settings
 from tests.workers.stored_tasks import add_task, until
-from transport.topics import create_topics
 from workers.backbone import Backbone
 from workers.backbone_store import BackboneStore
 from workers.cascade import judge
@@ -53,14 +52,7 @@ Scores = dict[str, float]
 @pytest.fixture
 def settings(broker: str, namespace: str, tmp_path: Path) -> Settings:
     """Settings of a namespace whose topics are there."""
-    settings = Settings(
-        bootstrap_servers=broker,
-        namespace=namespace,
-        tasks_dir=tmp_path / "tasks",
-        state_dir=tmp_path / "state",
-    )
-    create_topics(kafka_settings(settings), TopicNames(namespace), levels=(0,), partitions=2)
-    return settings
+    return single_level_settings(broker, namespace, tmp_path, partitions=2)
 
 
 @pytest.fixture(scope="module")

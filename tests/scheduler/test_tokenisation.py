@@ -8,11 +8,10 @@ from tokenizers import ByteLevelBPETokenizer
 from tokenizers.processors import RobertaProcessing
 
 from messages.errors import MessageError, Reason
-from messages.task_event import Truncation
+from messages.truncation import Truncation, head_and_tail
 from scheduler.tokenisation import (
     BackboneTokenizer,
     Tokenizers,
-    head_and_tail,
     without_pruned_words,
 )
 from tests.scheduler.stages import CLS, SEP, token

@@ -9,7 +9,7 @@ import pytest
 
 from messages.errors import MessageError
 from messages.query import QueryParameters
-from messages.task_event import Truncation
+from messages.truncation import Truncation
 from scheduler.tokenisation import BackboneTokenizer
 from tasks.artifact import open_artifact
 from tests.workers.sentences import SENTENCES
