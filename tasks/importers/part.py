@@ -49,6 +49,7 @@ def combine(parts: Sequence[Part], shape: BackboneShape) -> Part:
     Raises:
         KindUnsupported: If there are more than a combined PET can have.
         PartsConflict: If two parts change the same thing in ways that cannot be joined.
+        TensorMismatch, RankOutOfRange, SiteNotFound, TooManyTokens: If one does not fit.
     """
     if not parts:
         hidden = shape.hidden_size
@@ -56,6 +57,7 @@ def combine(parts: Sequence[Part], shape: BackboneShape) -> Part:
             BitFit(sites=("embeddings",)), {"embeddings.bias": np.zeros(hidden, np.float32)}
         )
     if len(parts) == 1:
+        parts[0].pet.tensor_specs(shape)
         return parts[0]
     pet = build(Combined, parts=tuple(part.pet for part in parts))
     tensors = {

@@ -78,7 +78,6 @@ def parse_adapterhub(
     parts = [part for method in methods for part in _import(method, source)]
     source.ledger.check()
     part = combine(parts, shape)
-    part.pet.tensor_specs(shape)  # refuses what the backbone cannot have
     head, head_keys, head_findings = _head(files, backbone)
     return ImportedPet(
         origin="adapters",

@@ -74,7 +74,6 @@ def parse_opendelta(
         raise KindUnsupported("no bias differs from the backbone's: nothing was trained")
     ledger.check()
     part = combine(parts, shape)
-    part.pet.tensor_specs(shape)  # refuses what the backbone cannot have
     return ImportedPet(
         origin="opendelta",
         library_version=config.opendelta_version,

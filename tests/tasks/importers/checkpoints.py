@@ -9,6 +9,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from tasks.importers.importing import Import
 from tests.tasks.importers.tiny_models import NUM_LABELS
 
 HIDDEN, INNER, LAYERS = 16, 24, 2
@@ -61,3 +62,13 @@ def write_peft(
         folder / "adapter_model.safetensors",
     )
     return folder
+
+
+def codes(found: Import) -> set[str]:
+    """Return the codes of what an import tells."""
+    return {finding.code for finding in found.findings}
+
+
+def messages(found: Import, code: str) -> list[str]:
+    """Return what an import tells under one code."""
+    return [finding.message for finding in found.findings if finding.code == code]

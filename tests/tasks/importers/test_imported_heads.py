@@ -14,24 +14,18 @@ from tasks.errors import (
     LabelsMismatch,
 )
 from tasks.importers.backbone_tensors import BackboneTensors
-from tasks.importers.importing import Import, ImportOptions, import_checkpoint
+from tasks.importers.importing import ImportOptions, import_checkpoint
 from tests.tasks.importers.checkpoints import (
     CLASSIFIER,
     HIDDEN,
+    codes,
     lora_config,
     lora_tensors,
+    messages,
     values,
     write_peft,
 )
 from tests.tasks.importers.tiny_models import NUM_LABELS
-
-
-def codes(found: Import) -> set[str]:
-    return {finding.code for finding in found.findings}
-
-
-def messages(found: Import, code: str) -> list[str]:
-    return [finding.message for finding in found.findings if finding.code == code]
 
 
 def without_head(tensors: dict[str, Any]) -> dict[str, Any]:

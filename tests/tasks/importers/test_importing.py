@@ -16,24 +16,18 @@ from tasks.errors import (
     WrongBackbone,
 )
 from tasks.importers.backbone_tensors import BackboneTensors
-from tasks.importers.importing import Import, ImportOptions, import_checkpoint
+from tasks.importers.importing import ImportOptions, import_checkpoint
 from tests.tasks.importers.checkpoints import (
     CLASSIFIER,
     HIDDEN,
+    codes,
     layer_key,
     lora_config,
     lora_tensors,
+    messages,
     values,
     write_peft,
 )
-
-
-def codes(found: Import) -> set[str]:
-    return {finding.code for finding in found.findings}
-
-
-def messages(found: Import, code: str) -> list[str]:
-    return [finding.message for finding in found.findings if finding.code == code]
 
 
 def test_a_plain_lora_needs_no_word(backbone: BackboneTensors, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from tasks.importers.backbone_tensors import BackboneTensors
 from tasks.importers.importing import ImportOptions, import_checkpoint
 from tests.tasks.importers.tiny_models import (
     NUM_LABELS,
+    SIZES,
     assert_same,
     engine_logits,
     expected_logits,
@@ -31,19 +32,10 @@ from tests.tasks.importers.tiny_models import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-_SIZES: dict[str, Any] = {
-    "vocab_size": 50,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-    "max_position_embeddings": 40,
-    "initializer_range": 0.3,
-}
 CONFIGS: dict[str, PreTrainedConfig] = {
-    "roberta": RobertaConfig(**_SIZES, type_vocab_size=1),
-    "electra": ElectraConfig(**_SIZES, embedding_size=16),
-    "mpnet": MPNetConfig(**_SIZES),
+    "roberta": RobertaConfig(**SIZES, type_vocab_size=1),
+    "electra": ElectraConfig(**SIZES, embedding_size=16),
+    "mpnet": MPNetConfig(**SIZES),
     "distilbert": DistilBertConfig(
         vocab_size=50, dim=16, n_layers=2, n_heads=2, hidden_dim=24, max_position_embeddings=40,
         initializer_range=0.3,

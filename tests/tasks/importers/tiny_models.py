@@ -27,17 +27,19 @@ ROWS = [np.array(ids, np.int64) for ids in ([2, 7, 9, 3], [2, 11, 3], [2, 5, 5, 
 SEQUENCE, TAGGING = BertForSequenceClassification, BertForTokenClassification
 
 
+SIZES: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 40,
+    "initializer_range": 0.3,
+}
+
+
 def tiny_config() -> BertConfig:
-    fields: dict[str, Any] = {
-        "vocab_size": 50,
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 24,
-        "max_position_embeddings": 40,
-        "num_labels": NUM_LABELS,
-        "initializer_range": 0.3,
-    }
+    fields = SIZES | {"num_labels": NUM_LABELS}
     return BertConfig(**fields)
 
 
