@@ -24,11 +24,9 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.document import Goal, make_document
 from examples.prepare_data import prepare
-from messages.task_event import TaskKind
 from petstream.settings import load_settings
 from tasks.artifact import Artifact, open_artifact
 from tasks.backbone_shape import LINEAR_SITES, read_shape
@@ -37,15 +35,17 @@ from tasks.description import Cascade
 from tasks.training.artifact_model import encode_for_level, level_model
 from tasks.training.batches import EncodedRow
 from tasks.training.evaluation import PerRow, extract_features, predict
+from tasks.training.figures import PRIMARY, figures
 from tasks.training.model import load_dense_model
-from tasks.training.objectives import PRIMARY, figures
-from tasks.training.probe import fit_probe
+from tasks.training.probe import Probe, fit_probe
 from tasks.training.rows import LabelledRows, read_rows
 from tasks.training.runtime import prepare_process
 from workers.backbone_store import find
 
 TASKS = Path(__file__).parents[1] / "examples" / "tasks"
 PROBE_SEED = 0
+CASCADE_FIGURE = {**PRIMARY, "tagging": "exact_match"}
+"""What `tasks.calibration_fit.accuracy` measures."""
 
 
 class ProbeRows(NamedTuple):
@@ -92,7 +92,8 @@ def measure_task(artifact: Artifact, rows: TaskRows, models_dir: Path) -> list[d
                 "level": "cascade",
                 "rows": found.num_rows,
                 "threshold": cascade.threshold,
-                PRIMARY[description.kind]: found.cascade_accuracy,
+                "figure": CASCADE_FIGURE[description.kind],
+                CASCADE_FIGURE[description.kind]: found.cascade_accuracy,
                 "large_less_small": found.level_accuracies[-1] - found.level_accuracies[0],
                 "large_less_cascade": found.level_accuracies[-1] - found.cascade_accuracy,
                 "escalated_share": found.escalated_share,
@@ -109,7 +110,6 @@ def _measure_level(artifact: Artifact, level: int, rows: TaskRows, backbone: Pat
     test = encode_for_level(artifact, level, backbone, rows.test)
     started = time.perf_counter()
     found = predict(level_model(artifact, level, backbone), test, kind)
-    logits, targets = found.stacked()
     place = description.levels.index(described)
     row: dict[str, Any] = {
         "task": description.name,
@@ -118,7 +118,8 @@ def _measure_level(artifact: Artifact, level: int, rows: TaskRows, backbone: Pat
         "pet": described.pet.kind,
         "kilobytes": round((artifact.folder / described.file).stat().st_size / 1000, 1),
         "rows": len(test),
-        **decided_figures(logits, targets, kind, description.cascade, place),
+        "figure": PRIMARY[kind],
+        **decided_figures(found, description.labels, description.cascade, place),
         "seconds": round(time.perf_counter() - started, 1),
     }
     changed = changed_share(artifact, level, backbone)
@@ -146,32 +147,31 @@ def _measure_probe(
     cascade = None
     if kind == "multi_label":
         calibration = encode_for_level(artifact, level, backbone, rows.calibration)
-        held, held_targets = extract_features(frozen, calibration, kind).stacked()
-        cascade = fit_cascade([list(probe.logits(held))], list(held_targets), kind)
-    test_features, targets = extract_features(frozen, test, kind).stacked()
-    return decided_figures(probe.logits(test_features), targets, kind, cascade, 0)
+        held = _probed(probe, extract_features(frozen, calibration, kind))
+        cascade = fit_cascade([held.outputs], held.targets, kind)
+    probed = _probed(probe, extract_features(frozen, test, kind))
+    return decided_figures(probed, description.labels, cascade, 0)
+
+
+def _probed(probe: Probe, features: PerRow) -> PerRow:
+    return features.with_outputs(probe.logits(features.stacked()[0]))
 
 
 def decided_figures(
-    logits: NDArray[np.float32],
-    targets: NDArray[np.float64],
-    kind: TaskKind,
-    cascade: Cascade | None,
-    place: int,
+    found: PerRow, labels: Sequence[str], cascade: Cascade | None, place: int
 ) -> dict[str, float]:
     """Return the figures of the decisions that a worker takes with a fitted cascade.
 
     Args:
-        logits: As `objectives.figures` takes them.
-        targets: The same.
-        kind: Of the task.
+        found: Logits and targets.
+        labels: Of the task.
         cascade: None: nothing was fitted.
         place: Of the level in the cascade.
     """
     if cascade is None or cascade.decision_threshold is None:
-        return figures(logits, targets, kind)
-    calibrated = logits / np.float32(cascade.temperatures[place])
-    return figures(calibrated, targets, kind, cascade.decision_threshold)
+        return figures(found, labels)
+    calibrated = found.stacked()[0] / np.float32(cascade.temperatures[place])
+    return figures(found.with_outputs(calibrated), labels, cascade.decision_threshold)
 
 
 def changed_share(artifact: Artifact, level: int, backbone: Path) -> float | None:
@@ -189,20 +189,23 @@ def changed_share(artifact: Artifact, level: int, backbone: Path) -> float | Non
 def rows_of(names: Sequence[str], data: str | None) -> Iterator[dict[str, TaskRows]]:
     """Yield each task's rows: the public splits where the data is, else the committed samples."""
     if data is None:
-        yield {name: TaskRows(read_rows(TASKS / name / "sample.jsonl"), None) for name in names}
+        yield {name: TaskRows(_labelled(name, TASKS), None) for name in names}
         return
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(data), Path(folder), names)
-        yield {
-            name: TaskRows(
-                read_rows(Path(folder) / name / "test.jsonl"),
-                ProbeRows(
-                    read_rows(Path(folder) / name / "train.jsonl"),
-                    read_rows(Path(folder) / name / "calibration.jsonl"),
-                ),
-            )
-            for name in names
-        }
+        yield {name: _public_rows(name, Path(folder)) for name in names}
+
+
+def _public_rows(name: str, folder: Path) -> TaskRows:
+    test, train, calibration = (
+        _labelled(name, folder, split) for split in ("test", "train", "calibration")
+    )
+    return TaskRows(test, ProbeRows(train, calibration))
+
+
+def _labelled(name: str, folder: Path, split: str = "sample") -> LabelledRows:
+    kind = open_artifact(TASKS / name).description.kind
+    return read_rows(folder / name / f"{split}.jsonl", kind)
 
 
 def goals_of(rows: Sequence[dict[str, Any]]) -> list[Goal]:
@@ -210,21 +213,26 @@ def goals_of(rows: Sequence[dict[str, Any]]) -> list[Goal]:
     return [
         Goal(
             f"{row['task']}-level-{row['level']}-beats-probe",
-            target=round(row["probe"][primary], 4),
-            value=round(row[primary], 4),
-            unit=primary,
+            target=round(row["probe"][row["figure"]], 4),
+            value=round(row[row["figure"]], 4),
+            unit=row["figure"],
         )
         for row in rows
         if "probe" in row
-        for primary in PRIMARY.values()
-        if primary in row
     ]
 
 
 def _print_table(rows: Sequence[dict[str, Any]]) -> None:
     print(f"{'task':<12}{'level':<9}{'PET':<9}{'rows':>6}  {'PET':>8}{'probe':>8}   kB / escalated")
     for row in rows:
-        for name in ("accuracy", "exact_match", "micro_f1", "pearson", "word_accuracy"):
+        for name in (
+            "accuracy",
+            "exact_match",
+            "micro_f1",
+            "pearson",
+            "span_f1",
+            "word_accuracy",
+        ):
             if name not in row:
                 continue
             probe = row.get("probe", {}).get(name)
@@ -251,7 +259,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
     prepare_process(arguments.threads)
-    chosen = arguments.task or names
+    chosen = arguments.task or [
+        name for name in names if arguments.data or (TASKS / name / "sample.jsonl").is_file()
+    ]
     models_dir = load_settings().models_dir
     measured: list[dict[str, Any]] = []
     with rows_of(chosen, arguments.data) as rows:

@@ -39,7 +39,7 @@ class CascadeFigures:
 
     num_rows: int
     level_accuracies: tuple[float, ...]
-    """Each level alone. Multi-label: exact match. Tagging: share of words. Regression: Pearson."""
+    """Each level alone, as `accuracy` measures it."""
     cascade_accuracy: float
     answered_shares: tuple[float, ...]
     """Per level, the share of rows that it answers."""
@@ -133,19 +133,16 @@ def accuracy(
 ) -> float:
     """Return the figure that a level is weighed by, in [0, 1].
 
-    Single label: share of rows; multi-label: share of rows with exactly the right labels; tagging:
-    share of words; regression: Pearson correlation, 0 where it is negative.
+    Single label: share of rows; multi-label and tagging: share of rows with exactly the right
+    labels; regression: Pearson correlation, 0 where it is negative.
     """
-    stacked, wanted = _stack(scores, targets, kind)
     if kind == "regression":
+        stacked, wanted = _stack(scores, targets, kind)
         values, truth = stacked[:, 0], wanted[:, 0]
         if values.std() == 0 or truth.std() == 0:
             return 0.0
         return max(0.0, float(np.corrcoef(values, truth)[0, 1]))
-    if kind == "multi_label":
-        given = stacked >= (0.5 if decision_threshold is None else decision_threshold)
-        return float((given == (wanted > 0.5)).all(axis=1).mean())
-    return float((stacked.argmax(axis=1) == wanted).mean())
+    return float(np.mean(_hits(scores, targets, kind, decision_threshold)))
 
 
 def calibration_error(scores: RowScores, targets: RowTargets, kind: TaskKind) -> float:
@@ -234,13 +231,12 @@ def _fit_threshold(
         return 1.0
     visits = _Visits(scores, kind, weights)
     confidences = visits.confidences()
-    # hits[level, row]: right answers if that level answers; a tagged row has one for each word.
+    # hits[level, row]: whether the answer is right if that level gives it.
     hits = np.array([_hits(rows, targets, kind, decision) for rows in visits.combined()])
-    num_items = sum(np.size(target) if kind == "tagging" else 1 for target in targets)
     best_threshold, best_accuracy = 1.0, -1.0
     rows = np.arange(len(targets))
     for candidate in _candidates(confidences[:-1]):
-        found = float(hits[_answering(confidences, candidate, kind), rows].sum()) / num_items
+        found = float(hits[_answering(confidences, candidate, kind), rows].mean())
         if found >= wanted:
             return candidate
         if found > best_accuracy:
@@ -257,17 +253,20 @@ def _candidates(confidences: NDArray[np.float64]) -> list[float]:
 
 def _hits(
     scores: RowScores, targets: RowTargets, kind: TaskKind, decision: float | None
-) -> list[int]:
+) -> NDArray[np.bool_]:
+    """Tell of each row whether its answer is right, all its labels or tags."""
     if kind == "multi_label":
         cut = 0.5 if decision is None else decision
-        return [
-            int(((row >= cut) == (np.asarray(target, np.float64) > 0.5)).all())
+        right = [
+            ((row >= cut) == (target > 0.5)).all()
             for row, target in zip(scores, targets, strict=True)
         ]
-    return [
-        int((row.argmax(axis=-1) == target).sum())
-        for row, target in zip(scores, targets, strict=True)
-    ]
+    else:
+        right = [
+            (row.argmax(axis=-1) == target).all()
+            for row, target in zip(scores, targets, strict=True)
+        ]
+    return np.array(right, np.bool_)
 
 
 def _fit_decision(scores: Sequence[RowScores], targets: RowTargets) -> float:

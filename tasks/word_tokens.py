@@ -5,10 +5,15 @@ training rows label. Its tag belongs to the first token within it (BERT, section
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 _WORD = re.compile(r"\S+")
+
+
+def split_words(text: str) -> Iterator[re.Match[str]]:
+    """Yield the words of a text with their places."""
+    return _WORD.finditer(text)
 
 
 class WordToken(NamedTuple):
@@ -37,7 +42,7 @@ def word_tokens(
         sequence_ids: Of each token 0, 1 for the second text of a pair, None for a special token.
     """
     found: list[WordToken] = []
-    words = enumerate(_WORD.finditer(text))
+    words = enumerate(split_words(text))
     word = next(words, None)
     for token, ((start, _), sequence) in enumerate(zip(offsets, sequence_ids, strict=True)):
         if sequence != 0:

@@ -20,7 +20,7 @@ from workers.engine import Engine, EngineRow
 from workers.errors import RowError
 from workers.loaded_task import LoadedTask
 from workers.row_tokenizer import RowTokenizer
-from workers.tagging import bio_spans
+from workers.tagging import character_spans
 
 Text = str | tuple[str, str]
 """A text, or a text and its pair."""
@@ -108,7 +108,7 @@ class LocalLevel:
                     scores=output.scores,
                     confidence=output.confidence,
                     answer=Answer() if is_tagging else answer(described, output.scores, parameters),
-                    spans=bio_spans(row.words, output.scores, labels) if is_tagging else (),
+                    spans=character_spans(row.words, output.scores, labels) if is_tagging else (),
                     num_tokens=len(row.token_ids),
                 )
             )

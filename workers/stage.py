@@ -33,7 +33,7 @@ from transport.records import OutgoingRecord, Record, published_record
 from workers.answers import Answer, answer
 from workers.cascade import LevelOutput, judge, next_level
 from workers.engine import Engine, EngineRow
-from workers.tagging import WordFinder, bio_spans
+from workers.tagging import WordFinder, character_spans
 from workers.task_manager import LoadedTask, TaskManager
 
 logger = logging.getLogger(__name__)
@@ -241,7 +241,7 @@ class WorkerStage:
         given = Answer()
         tags = None
         if task.description.kind == "tagging":
-            tags = bio_spans(words, output.scores, task.description.labels)
+            tags = character_spans(words, output.scores, task.description.labels)
         else:
             given = answer(task.description, output.scores, row.parameters)
         reference = batch.tasks[row.task_index]

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.bio_tags import bio_spans
 from tasks.word_tokens import WordToken
 from workers.row_tokenizer import RowTokenizer
 
@@ -40,31 +41,18 @@ class WordFinder:
         return row.words
 
 
-def bio_spans(
+def character_spans(
     words: Sequence[WordToken], scores: Scores, labels: Sequence[str]
 ) -> tuple[Span, ...]:
     """Return (first character, end character, label) for each tagged span, in text order.
 
-    `B-x` opens a span and `I-x` goes on with one of x, or opens one where there is none. A label
-    without a prefix is a span of one word; `O` is none.
-
     Args:
         words: In text order.
         scores: `[num_words, num_labels]`.
-        labels: BIO labels.
+        labels: BIO labels (`tasks.bio_tags`).
     """
-    spans: list[Span] = []
-    open_name: str | None = None
-    previous = -1
-    for word, index in zip(words, scores.argmax(axis=-1).tolist(), strict=True):
-        label = labels[index]
-        prefix, _, name = label.partition("-")
-        if label == "O":
-            open_name = None
-        elif prefix == "I" and open_name == name and previous == word.number - 1:
-            spans[-1] = (spans[-1][0], word.end, name)
-        else:
-            open_name = name or label
-            spans.append((word.start, word.end, open_name))
-        previous = word.number
-    return tuple(spans)
+    best = scores.argmax(axis=-1).tolist()
+    tagged = [(word.number, labels[index]) for word, index in zip(words, best, strict=True)]
+    return tuple(
+        (words[span.first].start, words[span.last].end, span.name) for span in bio_spans(tagged)
+    )

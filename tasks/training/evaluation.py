@@ -32,6 +32,17 @@ class PerRow:
             return np.concatenate(self.outputs), np.concatenate(self.targets)
         return np.stack(self.outputs), np.stack(self.targets)
 
+    def with_outputs(self, stacked: NDArray[np.float32]) -> "PerRow":
+        """Return other outputs for the same targets.
+
+        Args:
+            stacked: One for each item, as `stacked` gives them; of any width.
+        """
+        if self.kind != "tagging":
+            return PerRow(list(stacked), self.targets, self.kind)
+        ends = np.cumsum([len(target) for target in self.targets])
+        return PerRow(np.split(stacked, ends[:-1]), self.targets, self.kind)
+
 
 def predict(
     model: DenseModel, rows: Sequence[EncodedRow], kind: TaskKind, *, use_bf16: bool = False

@@ -15,9 +15,9 @@ from tasks.pets.kinds import AnyPet
 from tasks.training.batches import encode_rows, load_tokenizer
 from tasks.training.errors import BadRows
 from tasks.training.evaluation import extract_features, predict
+from tasks.training.figures import figures
 from tasks.training.injection import dense_tensors, inject
 from tasks.training.model import load_dense_model
-from tasks.training.objectives import figures
 from tasks.training.recipes import Recipe
 from tasks.training.rows import LabelledRows
 from tasks.training.runtime import has_fast_bf16
@@ -81,7 +81,7 @@ def train_level(
     tokenizer = load_tokenizer(plan.backbone, plan.max_tokens)
     data = TrainingSet(
         kind=train_rows.kind,
-        num_labels=len(labels),
+        labels=labels,
         train=encode_rows(train_rows, labels, tokenizer),
         validation=encode_rows(validation_rows, labels, tokenizer),
     )
@@ -103,12 +103,10 @@ def train_level(
     )
     report = _report(plan, run, train_rows, validation_rows)
     if test is not None and test_features is not None:
-        features, targets = test_features.stacked()
-        logits, _ = predict(model, test, data.kind).stacked()
         report["test_rows"] = len(test)
-        report["test"] = _rounded(figures(logits, targets, data.kind))
-        probe_logits = run.probe.logits(features)
-        report["test_linear_probe"] = _rounded(figures(probe_logits, targets, data.kind))
+        report["test"] = _rounded(figures(predict(model, test, data.kind), labels))
+        probed = test_features.with_outputs(run.probe.logits(test_features.stacked()[0]))
+        report["test_linear_probe"] = _rounded(figures(probed, labels))
     return LevelOutcome(trained, run, report)
 
 

@@ -55,7 +55,7 @@ def fit_probe(
 
     Args:
         features: Shape (num_rows, hidden); tagging: (num_words, hidden).
-        targets: As `objectives.figures` takes them.
+        targets: As `evaluation.PerRow.stacked` gives them.
         kind: Of the task.
         num_labels: Rows of the head; labels without a training row never win.
         seed: Of the solver.

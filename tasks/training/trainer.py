@@ -16,8 +16,9 @@ from tasks.training.batches import (
     shuffled_batches,
 )
 from tasks.training.evaluation import extract_features, predict
+from tasks.training.figures import PRIMARY, figures
 from tasks.training.model import DenseModel
-from tasks.training.objectives import PRIMARY, array_loss, figures, loss
+from tasks.training.objectives import array_loss, loss
 from tasks.training.probe import Probe, fit_probe
 from tasks.training.recipes import Recipe
 from tasks.training.schedule import one_cycle
@@ -34,7 +35,8 @@ class TrainingSet:
     """What a run learns from and is judged by."""
 
     kind: TaskKind
-    num_labels: int
+    labels: Sequence[str]
+    """In the order of the head's rows."""
     train: Sequence[EncodedRow]
     validation: Sequence[EncodedRow]
     """Not trained on; chooses the epoch."""
@@ -77,13 +79,12 @@ def train(
     started = time.perf_counter()
     generator = torch.Generator().manual_seed(recipe.seed)
     features, targets = extract_features(model, data.train, data.kind, use_bf16=use_bf16).stacked()
-    probe = fit_probe(features, targets, data.kind, data.num_labels, recipe.seed)
-    start = fit_probe(features, targets, data.kind, data.num_labels, recipe.seed, recipe.start_c)
+    num_labels = len(data.labels)
+    probe = fit_probe(features, targets, data.kind, num_labels, recipe.seed)
+    start = fit_probe(features, targets, data.kind, num_labels, recipe.seed, recipe.start_c)
     _start_at(model, start)
-    held_features, held_targets = extract_features(
-        model, data.validation, data.kind, use_bf16=use_bf16
-    ).stacked()
-    probe_figures = figures(probe.logits(held_features), held_targets, data.kind)
+    held = extract_features(model, data.validation, data.kind, use_bf16=use_bf16)
+    probe_figures = figures(held.with_outputs(probe.logits(held.stacked()[0])), data.labels)
 
     steps_per_epoch = num_batches(len(data.train), recipe.rows_per_batch)
     planned = steps_per_epoch * (recipe.dense_epochs + recipe.epochs)
@@ -171,8 +172,7 @@ class _Loop:
     def validate(self) -> dict[str, float]:
         kind = self.data.kind
         found = predict(self.model, self.data.validation, kind, use_bf16=self.use_bf16)
-        logits, targets = found.stacked()
-        return figures(logits, targets, kind) | {"loss": array_loss(logits, targets, kind)}
+        return figures(found, self.data.labels) | {"loss": array_loss(*found.stacked(), kind)}
 
     def _optimizer(self, peak_rate: float) -> torch.optim.Optimizer:
         head = list(self.model.head.parameters())

@@ -9,6 +9,7 @@ from benchmarks.bench_task_accuracy import changed_share, decided_figures
 from petstream.settings import load_settings
 from tasks.artifact import open_artifact
 from tasks.description import Cascade
+from tasks.training.evaluation import PerRow
 from workers.backbone_store import find
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "tasks"
@@ -28,11 +29,10 @@ def _cascade(decision_threshold: float) -> Cascade:
 
 def test_a_label_is_given_from_the_fitted_probability() -> None:
     """Of the calibrated scores, as in a worker: a logit of 1 is .73, at temperature 2 .62."""
-    logits = np.array([[1.0, -5.0]], np.float32)
-    targets = np.array([[1.0, 0.0]])
+    found = PerRow([np.array([1.0, -5.0], np.float32)], [np.array([1.0, 0.0])], "multi_label")
 
     def exact_match(cascade: Cascade | None, place: int) -> float:
-        return decided_figures(logits, targets, "multi_label", cascade, place)["exact_match"]
+        return decided_figures(found, ("first", "second"), cascade, place)["exact_match"]
 
     assert exact_match(_cascade(0.7), 0) == 1.0
     assert exact_match(_cascade(0.7), 1) == 0.0

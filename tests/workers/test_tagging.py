@@ -12,7 +12,7 @@ from tasks.training.rows import LabelledRow, LabelledRows
 from tests.workers.test_cascade import make_task
 from workers.backbone_store import BackboneStore
 from workers.cascade import judge
-from workers.tagging import WordFinder, bio_spans
+from workers.tagging import WordFinder, character_spans
 
 LABELS = ("O", "B-person", "I-person", "B-place")
 TEXT = "Hello, Ada Lovelace (the Countess) didn't go to Wroxeter-on-Sea, today."
@@ -61,7 +61,7 @@ def served(
     words = WordFinder(folder).words(text, pair, np.array(row.token_ids))
     word_logits = logits[[word.token for word in words]]
     output = judge(make_task("tagging", fitted=False), 0, word_logits, None)
-    return bio_spans(words, output.scores, LABELS), output.confidence, len(trained)
+    return character_spans(words, output.scores, LABELS), output.confidence, len(trained)
 
 
 def test_words_with_punctuation_are_tagged_as_they_were_trained(folder: Path) -> None:
