@@ -42,9 +42,11 @@ class Exchange:
 
     @property
     def is_correct(self) -> bool:
-        """Whether the answer gives exactly the labels that people gave."""
-        return isinstance(self.answer, Result) and set(self.answer.labels) == set(
-            self.sample.labels
+        """Whether the answer gives exactly the labels, or spans, that people gave."""
+        return (
+            isinstance(self.answer, Result)
+            and set(self.answer.labels) == set(self.sample.labels)
+            and self.answer.tags == self.sample.tags
         )
 
 

@@ -6,6 +6,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from tasks.bio_tags import bio_spans
+from tasks.word_tokens import split_words
 
 EXAMPLES_DIR = Path(
     os.environ.get("PETSTREAM_EXAMPLES_DIR", Path(__file__).resolve().parent.parent / "examples")
@@ -22,7 +26,9 @@ class Sample:
 
     task: str
     text: str
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    tags: tuple[tuple[int, int, str], ...] | None = None
+    """Tagging: first character, behind the last, name of each span, in text order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +67,21 @@ def _load(folder: Path) -> DemoTask:
         folder=folder,
         pet_kind=description["levels"][0]["pet"]["kind"],
         label_kind=description["kind"],
-        samples=tuple(
-            Sample(name, row["text"], tuple(row["labels"] if "labels" in row else [row["label"]]))
-            for row in rows
-        ),
+        samples=tuple(_sample(name, description["kind"], row) for row in rows),
     )
+
+
+def _sample(task: str, kind: str, row: dict[str, Any]) -> Sample:
+    if kind == "tagging":
+        words = list(split_words(row["text"]))
+        spans = bio_spans(enumerate(row["labels"]))
+        return Sample(
+            task,
+            row["text"],
+            tags=tuple((words[s.first].start(), words[s.last].end(), s.name) for s in spans),
+        )
+    labels = row["labels"] if kind == "multi_label" else [row["label"]]
+    return Sample(task, row["text"], tuple(labels))
 
 
 def draw_samples(tasks: Sequence[DemoTask], count: int, seed: int) -> list[Sample]:
