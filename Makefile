@@ -9,7 +9,7 @@ ORACLES := .venv-oracles
 ORACLES_STAMP := $(ORACLES)/.installed
 ORACLES_LOCK := tests/oracles/requirements.lock
 
-.PHONY: help setup demo test check bench bench-gpu lock tasks oracle-env oracles clean
+.PHONY: help setup demo test check bench bench-gpu lock tasks oracle-env test-oracles oracles clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -61,6 +61,10 @@ $(ORACLES_STAMP): $(ORACLES_LOCK) | $(STAMP)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(ORACLES)
 	$(BIN)/uv pip sync --quiet --python $(ORACLES)/bin/python --require-hashes $(ORACLES_LOCK)
 	@touch $@
+
+test-oracles: $(ORACLES_STAMP) ## the library still answers its goldens, and we answer them too
+	$(ORACLES)/bin/python -m tests.oracles.ask_library_again
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/oracles tests/tasks/importers
 
 oracles: $(ORACLES_STAMP) ## write the golden checkpoints of tests/oracles again (minutes)
 	$(ORACLES)/bin/python -m tests.oracles.write_adapter_goldens
