@@ -19,6 +19,8 @@ from messages.task_event import TaskKind
 PROBE_C = 30.0
 """Inverse regularisation of the bar: little, so that the probe is as accurate as it can be."""
 _MAX_ITERATIONS = 1000
+_MAX_ITEMS = 40_000
+"""Words of a tagging task: ten times as many as rows, and each is multiplied with every tag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,12 @@ def fit_probe(
         num_labels: Rows of the head; labels without a training row never win.
         seed: Of the solver.
         inverse_regularisation: scikit-learn's C.
+
+    Of more than 40,000 words so many are drawn by the seed, and one of each tag.
     """
+    if kind == "tagging":
+        drawn = _draw(targets, seed)
+        features, targets = features[drawn], targets[drawn]
     inputs = _normalised(features)
     mean_norm = float(np.linalg.norm(features, axis=1).mean())
     if kind == "regression":
@@ -76,6 +83,14 @@ def fit_probe(
         return Probe(weight, np.array([bias for _, bias in rows], np.float32), mean_norm)
     weight, bias = _fit_classes(inputs, targets, num_labels, solver)
     return Probe(weight, bias, mean_norm)
+
+
+def _draw(targets: NDArray[np.float64], seed: int) -> NDArray[np.int64]:
+    """Return the words to fit to: all, or many drawn ones and one of each tag at least."""
+    order = np.random.default_rng(seed).permutation(len(targets))
+    _, firsts = np.unique(targets[order], return_index=True)
+    drawn: NDArray[np.int64] = np.union1d(order[:_MAX_ITEMS], order[firsts])
+    return drawn
 
 
 def _fit_classes(
