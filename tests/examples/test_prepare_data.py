@@ -55,6 +55,8 @@ def _write_snips(data: Path) -> None:
         texts = _repeated(3000, num_rows, seed)
         (folder / "seq.in").write_text("\n".join(texts) + "\n")
         (folder / "label").write_text("\n".join("ab"[len(text) % 2] for text in texts) + "\n")
+        tags = ("O O B-number" for _ in texts)
+        (folder / "seq.out").write_text(" \n".join(tags) + " \n")
 
 
 @pytest.mark.parametrize("name", ["sms_spam", "nlupp"])
@@ -101,6 +103,63 @@ def test_public_splits_stay_but_are_not_asked_or_calibrated_on(tmp_path: Path) -
     assert counted["test_rows_in_train"] > 0
 
 
+def test_slots_are_tagged_on_the_sentences_of_the_intents(tmp_path: Path) -> None:
+    """`snips_slots` reads the folder of `snips`: the same splits, a tag for each word."""
+    _write_snips(tmp_path)
+
+    tagged = _prepared("snips_slots", tmp_path, tmp_path / "out")
+    single = _prepared("snips", tmp_path, tmp_path / "out")
+
+    for split in (*SPLITS, "sample"):
+        assert [row["text"] for row in tagged[split]] == [row["text"] for row in single[split]]
+        assert all(len(row["labels"]) == len(row["text"].split()) for row in tagged[split])
+
+
+def test_words_of_a_conll_file_are_those_between_spaces(tmp_path: Path) -> None:
+    """A no-break space in a word does not make it two; empty lines may hold a tab."""
+    folder = tmp_path / "wnut17"
+    folder.mkdir()
+    sentence = "@{0}\tO\nlives\tO\nin\u00a0\tO\nNew\u00a0\tB-location\nYork\tI-location\n"
+    for number, name in enumerate(
+        ("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated")
+    ):
+        text = "\t\n".join(sentence.format(600 * number + row) for row in range(600))
+        (folder / name).write_text(text, encoding="utf-8")
+
+    splits = _prepared("wnut17", tmp_path, tmp_path / "out")
+
+    assert splits["train"][0] == {
+        "text": "@0 lives in New York",
+        "labels": ["O", "O", "O", "B-location", "I-location"],
+    }
+    sizes = {split: len(rows) for split, rows in splits.items()}
+    assert sizes == {
+        "train": 600,
+        "validation": 500,
+        "calibration": 100,
+        "test": 600,
+        "sample": 200,
+    }
+
+
+def test_pairs_count_as_equal_when_both_texts_are(tmp_path: Path) -> None:
+    """One sentence in several pairs is no repetition; a pair in two splits is."""
+    folder = tmp_path / "stsb"
+    folder.mkdir()
+    rows = [f'"A man, {number}.",A man.,{number % 6}.0\n' for number in range(1200)]
+    (folder / "stsb-en-train.csv").write_text("".join(rows[:700]))
+    (folder / "stsb-en-dev.csv").write_text("".join(rows[100:1200]))
+
+    splits = _prepared("stsb", tmp_path, tmp_path / "out")
+
+    assert len(splits["train"]) == 200
+    assert len(splits["test"]) == 600
+    assert splits["train"][0].keys() == {"text", "text_pair", "value"}
+    fitted = {row["text"] for split in ("train", "validation", "test") for row in splits[split]}
+    assert len(splits["calibration"]) > 100
+    assert not {row["text"] for row in splits["calibration"]} & fitted
+
+
 def test_texts_that_the_backbones_read_alike_are_one() -> None:
     """Case and white space do not tell texts apart: the tokenizers lower them."""
     assert text_key("Call  ME\tnow ") == text_key("call me now")
@@ -108,9 +167,14 @@ def test_texts_that_the_backbones_read_alike_are_one() -> None:
 
 
 def test_committed_samples_have_no_text_twice() -> None:
-    """Each demo task has its 200 rows, and the committed counts are of every task."""
+    """Each demo task has its 200 rows, and the committed counts are of every task.
+
+    The rows of STS-B are not ours to give.
+    """
     counts = json.loads((EXAMPLES / "splits.json").read_text())
-    for name in TASKS:
+    assert counts.keys() == {"seed", *TASKS}
+    assert not (EXAMPLES / "tasks" / "stsb" / "sample.jsonl").exists()
+    for name in TASKS.keys() - {"stsb"}:
         rows = _read(EXAMPLES / "tasks" / name / "sample.jsonl")
 
         assert len(_keys(rows)) == len(rows) == counts[name]["sample"]

@@ -27,10 +27,24 @@ def test_samples_are_dealt_in_equal_parts() -> None:
     assert drawn != draw_samples(TASKS, 100, seed=2)
 
 
-def test_the_demo_has_six_tasks_of_five_kinds_of_pet() -> None:
+def test_the_demo_has_eight_tasks_of_six_kinds_of_pet() -> None:
     """What README promises of the demo."""
-    assert len(TASKS) >= 6
-    assert len({task.pet_kind for task in TASKS}) >= 5
+    assert len(TASKS) == 8
+    assert len({task.pet_kind for task in TASKS}) == 6
+    assert {task.label_kind for task in TASKS} == {"single_label", "multi_label", "tagging"}
+
+
+def test_a_tagged_sample_expects_spans_of_characters() -> None:
+    """Words of the text, as the answer gives them."""
+    (slots,) = [task for task in TASKS if task.name == "snips_slots"]
+
+    for sample in slots.samples:
+        assert sample.tags is not None
+        for start, end, name in sample.tags:
+            assert not {" "} & {sample.text[start], sample.text[end - 1]}
+            assert (sample.text + " ")[end] == " "
+            assert name
+    assert sum(len(sample.tags or ()) for sample in slots.samples) > 300
 
 
 def test_missing_examples_say_where_they_were_looked_for(tmp_path: Path) -> None:
