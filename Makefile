@@ -27,7 +27,7 @@ $(STAMP): $(LOCK) pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
 	@touch $@
 
-demo: $(STAMP)   ## a real Kafka, six real tasks, real answers, a table
+demo: $(STAMP)   ## a real Kafka, eight real tasks, real answers, a table
 	$(BIN)/petstream demo
 
 test: $(STAMP)   ## every test, real broker included
@@ -49,7 +49,7 @@ bench-gpu: $(STAMP) ## the kernels' tests and their benchmark, on a CUDA device
 	REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/gpu_ops
 	$(BIN)/python benchmarks/bench_gpu.py --json
 
-tasks: $(STAMP)  ## train and calibrate the demo tasks again: make tasks PETSTREAM_DATA=/path/to/data (an hour)
+tasks: $(STAMP)  ## train and calibrate the example tasks again: make tasks PETSTREAM_DATA=/path/to/data (two hours)
 	$(BIN)/petstream models fetch minilm-l3 minilm-l6
 	$(BIN)/python examples/prepare_data.py --out $(ROWS)
 	$(BIN)/python examples/train_tasks.py --rows $(ROWS)

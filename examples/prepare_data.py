@@ -1,4 +1,4 @@
-"""Turns the public data sets of the six demo tasks into labelled rows.
+"""Turns the public data sets of the example tasks into labelled rows.
 
     PETSTREAM_DATA=/path/to/data python examples/prepare_data.py --out /tmp/petstream-data
 
@@ -62,6 +62,35 @@ def snips(source: Path) -> Splits:
     )
 
 
+def snips_slots(source: Path) -> Splits:
+    """39 slots as BIO tags, of the same sentences and splits as `snips`."""
+    train = _read_tagged(source / "train")
+    validation, train = _cut(train, 700)
+    return _splits(train, validation, _read_tagged(source / "valid"), _read_tagged(source / "test"))
+
+
+def wnut17(source: Path) -> Splits:
+    """6 kinds of emerging entities as BIO tags.
+
+    Training rows are tweets, test rows posts of other sites: the public development rows, of a
+    third site, choose the epoch and calibrate.
+    """
+    names = ("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated")
+    train, development, test = (_read_conll(source / name) for name in names)
+    validation, calibration = _cut(development, 500)
+    return _splits(train, validation, calibration, test)
+
+
+def stsb(source: Path) -> Splits:
+    """How alike two sentences are, 0 to 5; the public test rows are not at hand.
+
+    The public development rows calibrate and test.
+    """
+    validation, train = _cut(_read_scored(source / "stsb-en-train.csv"), 500)
+    calibration, test = _cut(_read_scored(source / "stsb-en-dev.csv"), 500)
+    return _splits(train, validation, calibration, test)
+
+
 def sms_spam(source: Path) -> Splits:
     """Ham and spam; there is no public split, so all are ours, of the first row of each text."""
     text = (source / "SMSSpamCollection").read_text(encoding="utf-8")
@@ -100,7 +129,12 @@ TASKS: dict[str, Callable[[Path], Splits]] = {
     "nlupp": nlupp,
     "sms_spam": sms_spam,
     "snips": snips,
+    "snips_slots": snips_slots,
+    "stsb": stsb,
+    "wnut17": wnut17,
 }
+FOLDERS = {"snips_slots": "snips"}
+"""Of the public data, where a task's is not called like the task."""
 
 
 def prepare(data: Path, out: Path, names: Iterable[str] = tuple(TASKS)) -> dict[str, Any]:
@@ -113,7 +147,7 @@ def prepare(data: Path, out: Path, names: Iterable[str] = tuple(TASKS)) -> dict[
     """
     counts: dict[str, Any] = {"seed": SEED}
     for name in names:
-        splits = TASKS[name](data / name)
+        splits = TASKS[name](data / FOLDERS.get(name, name))
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
         for split, rows in splits.items():
@@ -132,14 +166,18 @@ def text_key(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def _row_key(row: Row) -> tuple[str, str]:
+    return text_key(row["text"]), text_key(row.get("text_pair", ""))
+
+
 def data_folder(given: Path | None) -> Path:
     """Return the folder of the public data sets, from the option or the environment."""
     found = given or os.environ.get("PETSTREAM_DATA")
     if not found or not Path(found).is_dir():
         sys.exit(
             "no public data: set PETSTREAM_DATA to the folder that holds banking77/, clinc150/, "
-            "hwu64/, nlupp/, sms_spam/ and snips/ (examples/tasks/ATTRIBUTION.md says where they "
-            "come from)"
+            "hwu64/, nlupp/, sms_spam/, snips/, stsb/ and wnut17/ (examples/tasks/ATTRIBUTION.md "
+            "says where they come from)"
         )
     return Path(found)
 
@@ -160,13 +198,13 @@ def _splits(
 
 def _without(rows: list[Row], *others: list[Row]) -> list[Row]:
     """Return the rows whose text is in none of the others."""
-    keys = {text_key(row["text"]) for other in others for row in other}
-    return [row for row in rows if text_key(row["text"]) not in keys]
+    keys = {_row_key(row) for other in others for row in other}
+    return [row for row in rows if _row_key(row) not in keys]
 
 
 def _sample(rows: list[Row]) -> list[Row]:
     """Return up to NUM_SAMPLE_ROWS of the rows, no text twice."""
-    distinct = list({text_key(row["text"]): row for row in rows}.values())
+    distinct = list({_row_key(row): row for row in rows}.values())
     drawn, _ = _cut(distinct, min(NUM_SAMPLE_ROWS, len(distinct)))
     return drawn
 
@@ -194,6 +232,32 @@ def _read_parallel(folder: Path) -> list[Row]:
     labels = (folder / "label").read_text(encoding="utf-8").split("\n")
     pairs = zip(texts, labels, strict=True)
     return [_single(text.strip(), label.strip()) for text, label in pairs if text.strip()]
+
+
+def _read_tagged(folder: Path) -> list[Row]:
+    texts = (folder / "seq.in").read_text(encoding="utf-8").splitlines()
+    tags = (folder / "seq.out").read_text(encoding="utf-8").splitlines()
+    pairs = zip(texts, tags, strict=True)
+    return [{"text": text.strip(), "labels": of_text.split()} for text, of_text in pairs]
+
+
+def _read_conll(path: Path) -> list[Row]:
+    rows: list[Row] = []
+    for sentence in path.read_text(encoding="utf-8").replace("\t\n", "\n").split("\n\n"):
+        pairs = [line.split("\t") for line in sentence.splitlines() if line.strip()]
+        if pairs:
+            # Some words have a no-break space in them; a word is what stands between spaces.
+            words = ["".join(word.split()) for word, _ in pairs]
+            rows.append({"text": " ".join(words), "labels": [tag.strip() for _, tag in pairs]})
+    return rows
+
+
+def _read_scored(path: Path) -> list[Row]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            {"text": first.strip(), "text_pair": second.strip(), "value": float(score)}
+            for first, second, score in csv.reader(file)
+        ]
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
-"""Trains the six demo tasks again, for both levels, and calibrates them.
+"""Trains the example tasks again, level by level, and calibrates them.
 
     python examples/prepare_data.py --data DATA --out WORK
     python examples/train_tasks.py --rows WORK --out examples/tasks
 
 `DATA` is the folder of the public data sets. The backbones must be there (`petstream models fetch
-minilm-l3 minilm-l6`). About 40 minutes on two quiet cores; `--task` and `--level` take
+minilm-l3 minilm-l6`). About 90 minutes on two quiet cores; `--task` and `--level` take
 a part of it.
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from messages.task_event import TaskKind
 from petstream.engine_logits import engine_logits
 from petstream.settings import load_settings
 from tasks.artifact import open_artifact
@@ -41,8 +42,8 @@ from workers.levels import LEVEL_BACKBONES
 
 
 @dataclass(frozen=True)
-class DemoTask:
-    """What a demo task is trained with."""
+class ExampleTask:
+    """What an example task is trained with."""
 
     pet: AnyPet
     source: str
@@ -50,44 +51,71 @@ class DemoTask:
     max_tokens: int = 128
     recipe: RecipeChanges = field(default_factory=RecipeChanges)
     """Differences from the PET kind's default recipe."""
+    kind: TaskKind | None = None
+    """None: by the rows' field."""
+    levels: tuple[int, ...] = (0, 1)
+    has_sample: bool = True
+    """Whether the licence of the rows lets some of them be committed."""
 
 
-DEMO_TASKS = {
-    "banking77": DemoTask(
+EXAMPLE_TASKS = {
+    "banking77": ExampleTask(
         Adapter(placement="houlsby", bottleneck=48, activation="gelu"),
         "BANKING77 (Casanueva et al. 2020), PolyAI-LDN/task-specific-datasets@57ec275d",
         "CC BY 4.0",
         recipe={"start_c": 5.0, "epochs": 6, "peak_rate": 4e-3},
     ),
-    "clinc150": DemoTask(
+    "clinc150": ExampleTask(
         Lora(rank=8, alpha=16.0),
         "CLINC150 (Larson et al. 2019), in-scope rows, clinc/oos-eval@828f8093",
         "CC BY 3.0",
     ),
-    "hwu64": DemoTask(
+    "hwu64": ExampleTask(
         Diff(),
         "HWU64 (Liu et al. 2019), split of jianguoz/Few-Shot-Intent-Detection@fa955331",
         "CC BY 4.0",
         recipe={"dense_epochs": 1},
     ),
-    "nlupp": DemoTask(
+    "nlupp": ExampleTask(
         Ia3(),
         "NLU++ (Casanueva et al. 2022), both domains, PolyAI-LDN/task-specific-datasets@57ec275d",
         "CC BY 4.0",
         recipe={"start_c": 30.0, "epochs": 16},
     ),
-    "sms_spam": DemoTask(
+    "sms_spam": ExampleTask(
         BitFit(),
         "SMS Spam Collection (Almeida et al. 2011), UCI; our own split",
         "CC BY 4.0 as stated by UCI",
         max_tokens=256,
         recipe={"epochs": 4},
     ),
-    "snips": DemoTask(
+    "snips": ExampleTask(
         Mask(),
         "Snips (Coucke et al. 2018), split of MiuLab/SlotGated-SLU@61f0307c",
         "CC0 1.0",
         recipe={"epochs": 2},
+    ),
+    "snips_slots": ExampleTask(
+        Lora(rank=8, alpha=16.0),
+        "Snips (Coucke et al. 2018), split of MiuLab/SlotGated-SLU@61f0307c",
+        "CC0 1.0",
+        recipe={"epochs": 3, "start_c": 30.0},
+        kind="tagging",
+    ),
+    "stsb": ExampleTask(
+        Lora(rank=8, alpha=16.0),
+        "STS benchmark (Cer et al. 2017), English rows of PhilipMay/stsb-multi-mt@30de0dec",
+        "scores CC BY-SA 4.0, texts of mixed origin: no rows are given here",
+        recipe={"dropout": 0.0},
+        levels=(1,),  # a regression is always answered by its last level
+        has_sample=False,
+    ),
+    "wnut17": ExampleTask(
+        Adapter(placement="pfeiffer", bottleneck=32, activation="gelu"),
+        "WNUT 2017 (Derczynski et al. 2017), leondz/emerging_entities_17@e52a2d2a",
+        "CC BY 4.0",
+        recipe={"epochs": 5},
+        kind="tagging",
     ),
 }
 
@@ -96,9 +124,9 @@ def train_one(
     name: str, level: int, rows: Path, models_dir: Path, out: Path, changes: RecipeChanges
 ) -> None:
     """Train one level of one task into `out/<name>` and print its figures."""
-    task = DEMO_TASKS[name]
+    task = EXAMPLE_TASKS[name]
     train_rows, validation_rows = (
-        read_rows(rows / name / f"{split}.jsonl") for split in ("train", "validation")
+        read_rows(rows / name / f"{split}.jsonl", task.kind) for split in ("train", "validation")
     )
     labels = train_rows.label_set()
     plan = LevelPlan(
@@ -161,7 +189,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", type=Path, required=True, help="what prepare_data.py wrote")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "tasks")
-    parser.add_argument("--task", action="append", choices=sorted(DEMO_TASKS))
+    parser.add_argument("--task", action="append", choices=sorted(EXAMPLE_TASKS))
     parser.add_argument("--level", action="append", type=int, choices=(0, 1))
     parser.add_argument("--threads", type=int)
     parser.add_argument("--epochs", type=int, help="other than the recipes'")
@@ -169,13 +197,14 @@ def main(given: Sequence[str] | None = None) -> None:
     prepare_process(arguments.threads)
     changes: RecipeChanges = {} if arguments.epochs is None else {"epochs": arguments.epochs}
     models_dir = load_settings().models_dir
-    for name in arguments.task or sorted(DEMO_TASKS):
-        for level in arguments.level or (0, 1):
+    for name in arguments.task or sorted(EXAMPLE_TASKS):
+        for level in arguments.level or EXAMPLE_TASKS[name].levels:
             train_one(name, level, arguments.rows, models_dir, arguments.out, changes)
         calibrate_one(name, arguments.rows, models_dir, arguments.out)
-        shutil.copyfile(
-            arguments.rows / name / "sample.jsonl", arguments.out / name / "sample.jsonl"
-        )
+        if EXAMPLE_TASKS[name].has_sample:
+            shutil.copyfile(
+                arguments.rows / name / "sample.jsonl", arguments.out / name / "sample.jsonl"
+            )
 
 
 if __name__ == "__main__":

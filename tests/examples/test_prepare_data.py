@@ -1,4 +1,4 @@
-"""The splits of the demo tasks: no text that is trained on is asked, also where sources repeat."""
+"""The splits of the example tasks: no text that is trained on is asked, also where sources repeat."""
 
 import json
 import random

@@ -1,11 +1,11 @@
-"""`examples/train_tasks.py` leaves what the demo needs: both levels, a cascade, a sample."""
+"""`examples/train_tasks.py` leaves what a service needs: both levels, a cascade, a sample."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from examples.train_tasks import DEMO_TASKS, main
+from examples.train_tasks import EXAMPLE_TASKS, main
 from tasks.artifact import open_artifact
 from tasks.training.recipes import recipe_for
 
@@ -37,10 +37,10 @@ def test_a_task_is_trained_and_calibrated(tmp_path: Path) -> None:
     assert reports["level-1"]["recipe"]["epochs"] == 0
 
 
-@pytest.mark.parametrize("name", DEMO_TASKS)
+@pytest.mark.parametrize("name", EXAMPLE_TASKS)
 def test_the_committed_tasks_are_those_of_the_recipes(name: str) -> None:
     """What was trained with what stands beside the weights is what the script would do again."""
-    task = DEMO_TASKS[name]
+    task = EXAMPLE_TASKS[name]
     description = open_artifact(EXAMPLES / "tasks" / name).description
     reports = json.loads((EXAMPLES / "tasks" / name / "report.json").read_text())
 

@@ -108,6 +108,33 @@ def test_a_question_is_answered(installation: Installation) -> None:
     assert asked.stdout.startswith("spam")
 
 
+def test_every_kind_of_answer_by_the_committed_tasks(installation: Installation) -> None:
+    """Spans of characters, several labels, a value of a pair; each from the command line too."""
+    tasks = ("snips_slots", "wnut17", "nlupp", "stsb")
+    added = installation.petstream("tasks", "add", *(str(EXAMPLES / task) for task in tasks))
+    assert added.returncode == 0, added.stderr
+
+    def ask(task: str, *words: str) -> dict[str, Any]:
+        asked = installation.petstream("query", "--task", task, "--json", *words)
+        assert asked.returncode == 0, asked.stderr
+        return dict(json.loads(asked.stdout))
+
+    slots = "add  Purple Rain to my workout playlist"
+    spans = {(slots[first:end], name) for first, end, name in ask("snips_slots", slots)["tags"]}
+    assert ("my", "playlist_owner") in spans
+    assert ("workout", "playlist") in spans
+    entities = "We flew from Berlin to London."
+    named = {(entities[a:b], name) for a, b, name in ask("wnut17", entities)["tags"]}
+    assert ("Berlin", "location") in named
+    assert set(ask("nlupp", "why was my card declined")["labels"]) >= {"card", "why"}
+    pair = ("A man is playing a guitar.", "--pair")
+    alike = ask("stsb", *pair, "A man plays the guitar.")
+    apart = ask("stsb", *pair, "The stock market fell on Monday.")
+    assert alike["value"] > 3.5
+    assert apart["value"] < 1.5
+    assert alike["level"] == apart["level"] == 1
+
+
 def test_a_new_task_is_answered_within_a_second_and_costs_no_other(
     installation: Installation,
 ) -> None:
