@@ -103,7 +103,7 @@ def publish_workload(
         revision = TaskRevision(
             TaskReference(f"task-{number}", 1, f"sha256:{number:064x}"),
             "single_label",
-            num_labels=64,
+            num_outputs=64,
             takes_pair=False,
             levels=(TaskLevel(0, "minilm-l3", kind, 128), TaskLevel(1, "minilm-l6", kind, 128)),
         )

@@ -140,10 +140,10 @@ def _measure_probe(
     """Return the figures of the linear probe on the level's frozen backbone."""
     description = artifact.description
     kind = description.kind
-    frozen = load_dense_model(backbone, description.num_labels, description.level(level).pooling)
+    frozen = load_dense_model(backbone, description.num_outputs, description.level(level).pooling)
     train = encode_for_level(artifact, level, backbone, rows.train)
     features, wanted = extract_features(frozen, train, kind).stacked()
-    probe = fit_probe(features, wanted, kind, description.num_labels, PROBE_SEED)
+    probe = fit_probe(features, wanted, kind, description.num_outputs, PROBE_SEED)
     cascade = None
     if kind == "multi_label":
         calibration = encode_for_level(artifact, level, backbone, rows.calibration)

@@ -22,7 +22,7 @@ from messages.headers import (
     origin_to_header,
     value_form,
 )
-from messages.limits import MAX_ANSWER_BYTES, MAX_ARRAY_ITEMS
+from messages.limits import MAX_ANSWER_BYTES, MAX_ARRAY_ITEMS, MAX_DIMENSIONS
 from messages.origin import Origin
 from messages.reply import ReplyAddress
 from messages.result import Result
@@ -41,7 +41,7 @@ from messages.schema import (
     validate_message,
 )
 from messages.strict_json import read_json, write_json
-from messages.strict_msgpack import pack, read_msgpack
+from messages.strict_msgpack import pack, pack_with_singles, read_msgpack
 
 DOMAIN = "petstream"
 
@@ -70,6 +70,7 @@ class _ResultFields(_AnswerFields):
     scores: list[float] | None = None
     value: float | None = None
     tags: list[Annotated[list[int | str], Field(min_length=3, max_length=3)]] | None = None
+    embedding: Annotated[list[float], Field(min_length=1, max_length=MAX_DIMENSIONS)] | None = None
     kept_tokens: Annotated[int, Field(ge=0)]
     batch_id: str
 
@@ -111,7 +112,7 @@ def encode_answer(answer: Result | ErrorAnswer, reply: ReplyAddress) -> EncodedM
     if reply.envelope == "cloudevents":
         headers.extend(cloudevents.answer_headers(kind, answer.task, answer.origin, reply.headers))
     headers.extend(pair for pair in reply.headers if pair[0] not in cloudevents.REQUEST_ONLY)
-    return EncodedMessage(pack(fields) if is_msgpack else write_json(fields), tuple(headers))
+    return EncodedMessage(_packed(fields) if is_msgpack else write_json(fields), tuple(headers))
 
 
 def decode_answer(value: bytes | None, headers: Headers) -> Result | ErrorAnswer:
@@ -140,9 +141,13 @@ def _read(value: bytes, headers: Headers) -> dict[str, Any]:
     raise MessageError(Reason.CONTENT_TYPE_UNSUPPORTED, "an answer is MessagePack or JSON")
 
 
+def _packed(fields: dict[str, Any]) -> bytes:
+    return pack_with_singles(fields, "embedding") if "embedding" in fields else pack(fields)
+
+
 def _check_finite(result: Result) -> None:
     # MessagePack would carry them, and every reader would refuse the answer.
-    numbers = (result.confidence, result.value or 0.0, *result.scores)
+    numbers = (result.confidence, result.value or 0.0, *result.scores, *(result.embedding or ()))
     if not all(map(isfinite, numbers)):
         raise MessageError(Reason.NAN_OUTPUT, "the model's output is not finite")
 
@@ -158,6 +163,8 @@ def _result_fields(result: Result) -> dict[str, Any]:
         fields["tags"] = result.tags
     elif result.value is not None:
         fields["value"] = result.value
+    elif result.embedding is not None:
+        fields["embedding"] = result.embedding
     else:
         fields["labels"] = result.labels
         fields["scores"] = result.scores
@@ -211,6 +218,10 @@ def _result(fields: _ResultFields) -> Result:
     labels, scores = fields.labels or [], fields.scores or []
     if len(labels) != len(scores):
         raise MessageError(Reason.BAD_FORMAT, "as many scores as labels expected")
+    tags = None if fields.tags is None else tuple(_tag(tag) for tag in fields.tags)
+    forms = (fields.labels, fields.value, tags, fields.embedding)
+    if sum(form is not None for form in forms) > 1:
+        raise MessageError(Reason.BAD_FORMAT, "one of labels, value, tags and embedding expected")
     return Result(
         id=fields.id,
         task=fields.task,
@@ -221,7 +232,8 @@ def _result(fields: _ResultFields) -> Result:
         labels=tuple(labels),
         scores=tuple(scores),
         value=fields.value,
-        tags=None if fields.tags is None else tuple(_tag(tag) for tag in fields.tags),
+        tags=tags,
+        embedding=None if fields.embedding is None else tuple(fields.embedding),
         kept_tokens=fields.kept_tokens,
         timings_ms=tuple(fields.timings_ms.items()),
         input_digest=bytes.fromhex(fields.input_digest),

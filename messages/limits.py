@@ -17,6 +17,8 @@ MAX_MAP_ITEMS = 64
 MAX_QUERY_ARRAY_ITEMS = 64
 MAX_ARRAY_ITEMS = 65_536
 """Rows of a batch, labels of an answer, revisions of a task."""
+MAX_DIMENSIONS = 16_384
+"""Of an embedding: some 360 KB as JSON, so that no answer of one is too large for its topic."""
 
 MAX_TEXT_CHARS = 32_768
 """Of `text` and of `text_pair`, each. Models read 512 tokens, at most some 4,000 characters."""

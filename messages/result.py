@@ -7,7 +7,7 @@ from messages.origin import Origin
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An answer. `labels` with `scores`, or `value`, or `tags`, by the kind of the task."""
+    """An answer. `labels` with `scores`, `value`, `tags` or `embedding`, by the task's kind."""
 
     id: str
     task: str
@@ -16,6 +16,7 @@ class Result:
     origin: Origin
     level: int
     confidence: float
+    """Calibrated, in [0, 1]. Of a regression 0, and of an embedding 1: it is not right or wrong."""
     labels: tuple[str, ...] = ()
     """Best first. Multi-label: those above the task's decision threshold."""
     scores: tuple[float, ...] = ()
@@ -24,6 +25,8 @@ class Result:
     tags: tuple[tuple[int, int, str], ...] | None = None
     """Tagging: (first character, end character, label) for each tagged span of words. Words that
     were cut off with the end of a long text have no tag."""
+    embedding: tuple[float, ...] | None = None
+    """One vector, each number exactly a float32."""
     kept_tokens: int = 0
     """Tokens that the answering level saw, special tokens included."""
     timings_ms: tuple[tuple[str, float], ...] = ()

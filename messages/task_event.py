@@ -8,7 +8,7 @@ from typing import Literal
 
 from messages.truncation import Truncation
 
-TaskKind = Literal["single_label", "multi_label", "regression", "tagging"]
+TaskKind = Literal["single_label", "multi_label", "regression", "tagging", "embedding"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,8 @@ class TaskRevision:
 
     reference: TaskReference
     kind: TaskKind
-    num_labels: int
+    num_outputs: int
+    """Labels of the task; of an embedding the dimensions of its vectors."""
     takes_pair: bool
     levels: tuple[TaskLevel, ...]
     """Ascending by level; a query starts at the first."""

@@ -1,14 +1,14 @@
 """Task events to bytes and back: JSON, so that any Kafka viewer shows what is registered."""
 
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from messages.encoded_message import EncodedMessage
 from messages.errors import MessageError, Reason
 from messages.headers import CONTENT_TYPE, JSON, KIND
-from messages.limits import MAX_ARRAY_ITEMS, MAX_TASK_EVENT_BYTES, MAX_TOKENS
+from messages.limits import MAX_ARRAY_ITEMS, MAX_DIMENSIONS, MAX_TASK_EVENT_BYTES, MAX_TOKENS
 from messages.schema import (
     VERSION,
     Digest,
@@ -45,7 +45,8 @@ class _RevisionFields(WireModel):
     revision: Revision
     digest: Digest
     kind: TaskKind
-    num_labels: Annotated[int, Field(ge=1, le=MAX_ARRAY_ITEMS)]
+    num_labels: Annotated[int, Field(ge=1, le=MAX_ARRAY_ITEMS)] | None = None
+    dimensions: Annotated[int, Field(ge=1, le=MAX_DIMENSIONS)] | None = None
     takes_pair: bool
     levels: Annotated[list[_LevelFields], Field(min_length=1, max_length=8)]
 
@@ -68,7 +69,7 @@ def encode_task_event(event: TaskEvent) -> EncodedMessage:
                 "revision": revision.reference.revision,
                 "digest": revision.reference.digest,
                 "kind": revision.kind,
-                "num_labels": revision.num_labels,
+                _outputs_name(revision.kind): revision.num_outputs,
                 "takes_pair": revision.takes_pair,
                 "levels": [_level(level) for level in revision.levels],
             }
@@ -77,6 +78,11 @@ def encode_task_event(event: TaskEvent) -> EncodedMessage:
         "aliases": dict(event.aliases),
     }
     return EncodedMessage(write_json(fields), _HEADERS)
+
+
+def _outputs_name(kind: TaskKind) -> Literal["num_labels", "dimensions"]:
+    """Return under which name a revision says how many outputs it has."""
+    return "dimensions" if kind == "embedding" else "num_labels"
 
 
 def _level(level: TaskLevel) -> dict[str, str | int]:
@@ -117,7 +123,19 @@ def _revision(name: str, fields: _RevisionFields) -> TaskRevision:
     return TaskRevision(
         TaskReference(name, fields.revision, fields.digest),
         fields.kind,
-        fields.num_labels,
+        _num_outputs(fields),
         fields.takes_pair,
         levels,
     )
+
+
+def _num_outputs(fields: _RevisionFields) -> int:
+    wanted, other = fields.num_labels, fields.dimensions
+    if fields.kind == "embedding":
+        wanted, other = other, wanted
+    name = _outputs_name(fields.kind)
+    if wanted is None:
+        raise MessageError(Reason.MISSING_FIELD, f"revisions.{name}: Field required")
+    if other is not None:
+        raise MessageError(Reason.BAD_FORMAT, f"of {fields.kind} only {name} is said")
+    return wanted

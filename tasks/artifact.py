@@ -8,6 +8,10 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tasks.backbone_shape import BackboneShape
 from tasks.description import (
@@ -18,7 +22,13 @@ from tasks.description import (
     digest_of,
     parse_description,
 )
-from tasks.errors import BackboneMismatch, BackboneUnknown, ChecksumMismatch, TooManyTokens
+from tasks.errors import (
+    BackboneMismatch,
+    BackboneUnknown,
+    ChecksumMismatch,
+    DimensionsMismatch,
+    TooManyTokens,
+)
 from tasks.pets.pet import Tensors, TensorSpec, to_float32
 from tasks.safe_folder import SafeFolder
 from tasks.site_ops import HiddenLayer, PetWeights
@@ -67,7 +77,7 @@ class Artifact:
                 f"{described.backbone.name} {described.backbone.digest[:19]}, here is "
                 f"{backbone_digest[:19]}: fetch those weights or train the task on these"
             )
-        specs = level_specs(described, self.description.num_labels, shape)
+        specs = level_specs(described, self.description.num_outputs, shape)
         with SafeFolder(self.base, self.inner) as folder:
             raw = folder.read(described.file, max_file_bytes(specs))
         check_sha256(raw, described)
@@ -76,8 +86,8 @@ class Artifact:
         return PetWeights(
             kind=described.pet.kind,
             sites=described.pet.decode(shape, tensors),
-            head_weight=to_float32(tensors[HEAD_WEIGHT]),
-            head_bias=to_float32(tensors[HEAD_BIAS]),
+            head_weight=_float32_or_none(tensors.get(HEAD_WEIGHT)),
+            head_bias=_float32_or_none(tensors.get(HEAD_BIAS)),
             num_bytes=len(raw),
             head_hidden=None if layout is None else _hidden_layer(layout, tensors),
         )
@@ -123,12 +133,13 @@ def open_artifact(
 
 
 def level_specs(
-    described: LevelDescription, num_labels: int, shape: BackboneShape
+    described: LevelDescription, num_outputs: int, shape: BackboneShape
 ) -> dict[str, TensorSpec]:
     """Return what each tensor of a level's file must be, head included.
 
     Raises:
         TooManyTokens: If `max_tokens` exceeds the backbone's positions.
+        DimensionsMismatch: If a head without a last layer gives another number of outputs.
         RankOutOfRange: If a hyperparameter does not fit the backbone.
     """
     num_positions = shape.max_positions - described.pet.reserved_positions()
@@ -137,18 +148,36 @@ def level_specs(
             f"level {described.level} takes {described.max_tokens} tokens, its backbone and PET "
             f"have room for {num_positions}: lower max_tokens"
         )
+    return _head_specs(described.head, num_outputs, shape) | described.pet.tensor_specs(shape)
+
+
+def _head_specs(
+    layout: HeadLayout | None, num_outputs: int, shape: BackboneShape
+) -> dict[str, TensorSpec]:
     features = shape.hidden_size
-    head = {}
-    if described.head is not None and described.head.hidden == "own":
-        features = described.head.features or shape.hidden_size
-        head[HIDDEN_WEIGHT] = TensorSpec((features, shape.hidden_size))
-        head[HIDDEN_BIAS] = TensorSpec((features,))
-    head[HEAD_WEIGHT] = TensorSpec((num_labels, features))
-    head[HEAD_BIAS] = TensorSpec((num_labels,))
-    return head | described.pet.tensor_specs(shape)
+    specs = {}
+    if layout is not None and layout.hidden == "own":
+        features = layout.features or shape.hidden_size
+        specs[HIDDEN_WEIGHT] = TensorSpec((features, shape.hidden_size))
+        specs[HIDDEN_BIAS] = TensorSpec((features,))
+    if layout is None or layout.output is None:
+        specs[HEAD_WEIGHT] = TensorSpec((num_outputs, features))
+        specs[HEAD_BIAS] = TensorSpec((num_outputs,))
+    elif features != num_outputs:
+        raise DimensionsMismatch(
+            f"embedding.dimensions is {num_outputs}, the head gives {features} on this backbone: "
+            f"write the description for it, or give the head a last layer"
+        )
+    return specs
 
 
-def _hidden_layer(layout: HeadLayout, tensors: Tensors) -> HiddenLayer:
+def _float32_or_none(values: NDArray[Any] | None) -> NDArray[np.float32] | None:
+    return None if values is None else to_float32(values)
+
+
+def _hidden_layer(layout: HeadLayout, tensors: Tensors) -> HiddenLayer | None:
+    if layout.activation is None:
+        return None
     if layout.hidden == "pooler":
         return HiddenLayer(None, None, layout.activation)
     return HiddenLayer(

@@ -34,6 +34,7 @@ from tasks.description import (
     FORMAT,
     BackboneReference,
     Cascade,
+    EmbeddingLayout,
     HeadLayout,
     LevelDescription,
     Pooling,
@@ -55,10 +56,10 @@ class TrainedLevel:
     pet: AnyPet
     pooling: Pooling
     max_tokens: int
-    head_weight: NDArray[np.floating]
-    """Shape (num_labels, hidden)."""
-    head_bias: NDArray[np.floating]
-    """Shape (num_labels,)."""
+    head_weight: NDArray[np.floating] | None
+    """Shape (num_outputs, features). None, as the bias, of a head without a last layer."""
+    head_bias: NDArray[np.floating] | None
+    """Shape (num_outputs,)."""
     tensors: Tensors
     """The PET's tensors in their dense form (`Pet.encode`)."""
     truncation: Truncation | None = None
@@ -76,6 +77,7 @@ def write_artifact(
     name: str,
     kind: TaskKind,
     labels: Sequence[str],
+    embedding: EmbeddingLayout | None = None,
     takes_pair: bool,
     source: str,
     licence: str,
@@ -101,6 +103,7 @@ def write_artifact(
         revision=1,
         kind=kind,
         labels=tuple(labels),
+        embedding=embedding,
         takes_pair=takes_pair,
         source=source,
         licence=licence,

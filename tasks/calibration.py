@@ -8,6 +8,7 @@ over the level's temperature (Guo et al. 2017). The confidence is ours where Tab
                    The product over the labels would shrink with their number, so that a threshold
                    would mean something else for 5 and for 60 labels
     tagging        min over words of the largest probability
+    embedding      1: a vector is not right or wrong, and there is no other level to ask
     regression     none yet: a value without a spread says nothing about its error, so it is 0 and
                    every row goes on to the large level
 
@@ -25,20 +26,20 @@ from messages.task_event import TaskKind
 def calibrated_scores(
     logits: NDArray[np.float32], temperature: float, kind: TaskKind
 ) -> NDArray[np.float32]:
-    """Turn logits into calibrated probabilities; a regression's value stays as it is.
+    """Turn logits into calibrated probabilities; values and vectors stay as they are.
 
     Args:
-        logits: Shape (..., num_labels), finite.
+        logits: Shape (..., num_outputs), finite.
         temperature: Greater than 0; 1 leaves the model's own probabilities.
         kind: Of the task.
 
     Returns:
-        Shape (..., num_labels), float32; computed in float64.
+        Shape (..., num_outputs), float32; computed in float64.
 
     Raises:
         ValueError: If the temperature is not a positive finite number.
     """
-    if kind == "regression":
+    if kind in ("regression", "embedding"):
         return logits.astype(np.float32)
     if not (np.isfinite(temperature) and temperature > 0):
         raise ValueError(f"expected a positive temperature, got {temperature}")
@@ -63,6 +64,8 @@ def confidence(scores: NDArray[np.float32], kind: TaskKind) -> float:
             each word (of its first token): special tokens have no label and no say.
         kind: Of the task.
     """
+    if kind == "embedding":
+        return 1.0
     if kind == "regression" or scores.size == 0:
         return 0.0
     if kind == "multi_label":

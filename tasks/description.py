@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from messages.limits import MAX_ARRAY_ITEMS, MAX_LEVEL, MAX_TOKENS
+from messages.limits import MAX_ARRAY_ITEMS, MAX_DIMENSIONS, MAX_LEVEL, MAX_TOKENS
 from messages.task_event import TaskKind
 from messages.truncation import Truncation
 from tasks.errors import (
@@ -61,21 +61,38 @@ class BackboneReference(BaseModel):
 
 
 class HeadLayout(BaseModel):
-    """A head's layer before its last one."""
+    """A head that is not one linear layer: the layer before its last one, or no last one."""
 
     model_config = _STRICT
 
-    hidden: Literal["own", "pooler"]
-    """`own`: its weights are in the file; `pooler`: they are the backbone's."""
+    hidden: Literal["own", "pooler"] | None = None
+    """`own`: its weights are in the file; `pooler`: they are the backbone's. None: no layer."""
     features: Annotated[int, Field(ge=1, le=65536)] | None = None
     """Outputs of an own layer. None: the hidden size."""
-    activation: Activation
+    activation: Activation | None = None
+    """Of the hidden layer."""
+    output: Literal["none"] | None = None
+    """`none`, of embeddings only: what stands before the last layer is the answer."""
 
     @model_validator(mode="after")
-    def _has_features_of_its_own_only(self) -> "HeadLayout":
-        if self.hidden == "pooler" and self.features is not None:
-            raise ValueError("features are those of the pooler: leave them out")
+    def _is_consistent(self) -> "HeadLayout":
+        if (self.hidden is None) != (self.activation is None):
+            raise ValueError("a hidden layer and its activation go together")
+        if self.hidden != "own" and self.features is not None:
+            raise ValueError("features are those of a hidden layer of its own: leave them out")
+        if self.hidden is None and self.output is None:
+            raise ValueError("a head of one linear layer: leave `head` out")
         return self
+
+
+class EmbeddingLayout(BaseModel):
+    """What the vectors of an embedding task are."""
+
+    model_config = _STRICT
+
+    dimensions: Annotated[int, Field(ge=1, le=MAX_DIMENSIONS)]
+    normalise: bool
+    """Whether each vector is given length 1 (by its Euclidean norm)."""
 
 
 class LevelDescription(BaseModel):
@@ -141,9 +158,11 @@ class TaskDescription(BaseModel):
     kind: TaskKind
     labels: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=256)], ...],
-        Field(min_length=1, max_length=MAX_ARRAY_ITEMS),
+        Field(max_length=MAX_ARRAY_ITEMS),
     ]
-    """In the order of the head's rows. Regression: one, the name of the value."""
+    """In the order of the head's rows. Regression: one, the name of the value. Embedding: none."""
+    embedding: EmbeddingLayout | None = None
+    """Of an embedding, and of no other kind."""
     takes_pair: bool
     source: Annotated[str, Field(max_length=2000)]
     """Where the training rows come from."""
@@ -166,15 +185,16 @@ class TaskDescription(BaseModel):
     def _is_consistent(self) -> "TaskDescription":
         _check_labels(self.kind, self.labels)
         _check_levels(self.kind, self.levels)
+        _check_embedding(self)
         _check_truncation(self.kind, self.levels, takes_pair=self.takes_pair)
         if self.cascade is not None:
             _check_cascade(self.cascade, self.kind, len(self.levels))
         return self
 
     @property
-    def num_labels(self) -> int:
-        """How many rows each level's head has."""
-        return len(self.labels)
+    def num_outputs(self) -> int:
+        """How many numbers each level's head gives: labels, or dimensions."""
+        return len(self.labels) if self.embedding is None else self.embedding.dimensions
 
     def level(self, level: int) -> LevelDescription:
         """Return the description of one level.
@@ -249,6 +269,11 @@ def _check_labels(kind: TaskKind, labels: tuple[str, ...]) -> None:
         raise ValueError("a label is named twice")
     if any(not label.isprintable() for label in labels):
         raise ValueError("a label has characters that cannot be printed")
+    if kind == "embedding":
+        if labels:
+            raise ValueError("an embedding has dimensions and no labels")
+    elif not labels:
+        raise ValueError(f"{kind} needs labels, at least one")
     if kind == "regression" and len(labels) != 1:
         raise ValueError(f"regression has one label, the value's name, not {len(labels)}")
     if kind in ("single_label", "tagging") and len(labels) < 2:
@@ -263,6 +288,29 @@ def _check_levels(kind: TaskKind, levels: tuple[LevelDescription, ...]) -> None:
         raise ValueError("two levels name one file")
     if any((level.pooling == "none") != (kind == "tagging") for level in levels):
         raise ValueError("pooling is none for tagging, and mean or cls for every other kind")
+
+
+def _check_embedding(task: TaskDescription) -> None:
+    layout = task.embedding
+    if (layout is not None) != (task.kind == "embedding"):
+        raise ValueError("`embedding` belongs to kind embedding, which must have it")
+    heads = [level.head for level in task.levels if level.head is not None]
+    if layout is None:
+        if any(head.output is not None for head in heads):
+            raise ValueError(f"a head without a last layer gives embeddings, not {task.kind}")
+        return
+    if len(task.levels) > 1:
+        raise ValueError(
+            "an embedding has one level: vectors of two backbones lie in different spaces, and "
+            "none may depend on how sure a smaller level was"
+        )
+    if task.cascade is not None:
+        raise ValueError("an embedding has one level and so no cascade")
+    for head in heads:
+        if head.output is not None and head.features not in (None, layout.dimensions):
+            raise ValueError(
+                f"embedding.dimensions is {layout.dimensions}, the head gives {head.features}"
+            )
 
 
 def _check_truncation(

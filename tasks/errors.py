@@ -17,6 +17,7 @@
     |   |   `-- TensorTypeMismatch
     |   |-- NonFiniteWeights     NaN or infinity
     |   |-- BadIndices           a gap code that is cut, too short or points outside its weight
+    |   |-- DimensionsMismatch   a head without a last layer gives other vectors than described
     |   |-- RankOutOfRange       a LoRA rank or bottleneck that the backbone cannot have
     |   |-- SiteNotFound         a layer or place that the backbone or the engine does not have
     |   |-- PartsConflict        parts of a combined PET that change the same thing
@@ -117,6 +118,10 @@ class NonFiniteWeights(ArtifactError):
 
 class BadIndices(ArtifactError):
     """A gap code is damaged or points outside its weight matrix."""
+
+
+class DimensionsMismatch(ArtifactError):
+    """The head of an embedding gives vectors of another length than the description says."""
 
 
 class RankOutOfRange(ArtifactError):

@@ -31,7 +31,7 @@ def revision_of(artifact: Artifact) -> TaskRevision:
     return TaskRevision(
         reference=TaskReference(description.name, description.revision, artifact.digest),
         kind=description.kind,
-        num_labels=description.num_labels,
+        num_outputs=description.num_outputs,
         takes_pair=description.takes_pair,
         levels=tuple(
             TaskLevel(

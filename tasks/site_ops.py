@@ -218,10 +218,10 @@ class PetWeights:
     kind: str
     sites: Mapping[tuple[int, Site], SiteOps]
     """(layer, site) -> its ops; sites without ops are absent. `embeddings` stands at layer 0."""
-    head_weight: Array
-    """Shape (num_labels, features)."""
-    head_bias: Array
-    """Shape (num_labels,)."""
+    head_weight: Array | None
+    """Shape (num_outputs, features). None, as the bias: what stands before is the output."""
+    head_bias: Array | None
+    """Shape (num_outputs,)."""
     num_bytes: int
     """Size of the weight file."""
     head_hidden: HiddenLayer | None = None

@@ -207,7 +207,7 @@ def _copy(
                     f"level {level.level} needs backbone {level.backbone.name}: fetch it with "
                     f"`petstream models fetch {level.backbone.name}`"
                 )
-            specs = level_specs(level, description.num_labels, shape)
+            specs = level_specs(level, description.num_outputs, shape)
             raw = folder.read(level.file, max_file_bytes(specs))
             check_sha256(raw, level)
             write_durably(target / level.file, raw)

@@ -79,7 +79,7 @@ def list_tasks(
     if as_json:
         print_json({"tasks": [_summary(event) for event in events]})
         return
-    table = Table("task", "state", "default", "kind", "labels", "levels", "aliases")
+    table = Table("task", "state", "default", "kind", "outputs", "levels", "aliases")
     for event in events:
         default = event.revisions[-1]
         table.add_row(
@@ -87,7 +87,7 @@ def list_tasks(
             "retired" if event.retired else "serving",
             str(default.reference.revision),
             default.kind,
-            str(default.num_labels),
+            _outputs(default),
             _levels(default),
             ", ".join(f"{alias}={revision}" for alias, revision in event.aliases),
         )
@@ -118,13 +118,13 @@ def show(
         print_json({**_summary(event), "revisions": revisions})
         return
     _say(f"{name} is {'retired' if event.retired else 'serving'}; {_default(event)}")
-    table = Table("revision", "kind", "labels", "level", "backbone", "PET", "tokens", "bytes")
+    table = Table("revision", "kind", "outputs", "level", "backbone", "PET", "tokens", "bytes")
     for revision, found in zip(event.revisions, stored, strict=True):
         for level in revision.levels:
             table.add_row(
                 str(revision.reference.revision),
                 revision.kind,
-                str(revision.num_labels),
+                _outputs(revision),
                 str(level.level),
                 level.backbone,
                 level.pet_kind,
@@ -193,7 +193,7 @@ def _summary(event: TaskEvent) -> dict[str, Any]:
         "retired": event.retired,
         "default_revision": default.reference.revision,
         "kind": default.kind,
-        "num_labels": default.num_labels,
+        "num_outputs": default.num_outputs,
         "takes_pair": default.takes_pair,
         "levels": [asdict(level) for level in default.levels],
         "aliases": dict(event.aliases),
@@ -212,6 +212,11 @@ def _stored(store: TaskStore, revision: TaskRevision) -> dict[str, Any]:
     except (TaskError, OSError) as error:
         return {"problem": f"{type(error).__name__}: {error}"}
     return {"folder": str(artifact.folder), "bytes": sizes}
+
+
+def _outputs(revision: TaskRevision) -> str:
+    what = "dimensions" if revision.kind == "embedding" else "labels"
+    return f"{revision.num_outputs} {what}"
 
 
 def _levels(revision: TaskRevision) -> str:

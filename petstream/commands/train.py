@@ -180,6 +180,8 @@ _ANY_PET: TypeAdapter[AnyPet] = TypeAdapter(AnyPet)
 
 def _check_level(artifact: Artifact, level: int, *, add_new: bool, replace_old: bool) -> None:
     """End the command unless the level is to be added and not there, or replaced and there."""
+    if artifact.description.kind == "embedding":
+        fail(f"{artifact.folder} is an embedding, which has one level and is not trained here")
     there = any(described.level == level for described in artifact.description.levels)
     if there and not replace_old:
         fail(

@@ -6,8 +6,6 @@ float16 rounds the small change and not the sum.
 
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from tasks.backbone_shape import LINEAR_SITES, NORM_SITES, BackboneShape, Site
 from tasks.pets.pet import Pet, Tensors, TensorSpec, to_float32
 from tasks.pets.site_names import BiasName, EachOnce, expand, place
@@ -18,8 +16,9 @@ class BitFit(Pet):
     """Adds to biases of linear sites and to betas of LayerNorms; by default to all of a layer."""
 
     kind: Literal["bitfit"] = "bitfit"
-    sites: Annotated[tuple[BiasName, ...], Field(min_length=1), EachOnce] | None = None
-    """None: every linear site and every norm of every layer, not that of the embeddings."""
+    sites: Annotated[tuple[BiasName, ...], EachOnce] | None = None
+    """None: every linear site and every norm of every layer, not that of the embeddings. Empty: the
+    backbone as it is, with nothing stored."""
 
     @property
     def _names(self) -> tuple[str, ...]:

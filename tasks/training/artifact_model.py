@@ -20,7 +20,7 @@ def level_model(artifact: Artifact, level: int, backbone: Path) -> DenseModel:
     weights = artifact.load_level(
         level, read_shape(backbone), backbone_digest=backbone_digest(backbone)
     )
-    model = load_dense_model(backbone, description.num_labels, description.level(level).pooling)
+    model = load_dense_model(backbone, description.num_outputs, description.level(level).pooling)
     model.load(weights)
     return model
 

@@ -11,5 +11,9 @@ class BadRows(TrainingError):
     """The labelled rows cannot be read, or nothing can be learned from them."""
 
 
+class NotTrainable(TrainingError):
+    """A kind of task that is neither trained nor calibrated here: embeddings are imported."""
+
+
 class BadRecipe(TrainingError):
     """A hyperparameter that training cannot work with."""

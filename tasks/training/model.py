@@ -13,7 +13,7 @@ from tasks.backbone_families import family_of
 from tasks.description import Pooling
 from tasks.site_ops import PetWeights
 from tasks.training.batches import Batch
-from tasks.training.errors import BadRecipe
+from tasks.training.errors import BadRecipe, NotTrainable
 from tasks.training.injection import PetSites, load_weights, wrap_sites
 
 _ATTENTION = "petstream_training"
@@ -73,7 +73,13 @@ class DenseModel(nn.Module):
         return pool(states, batch.attention_mask, self.pooling)
 
     def load(self, weights: PetWeights) -> None:
-        """Become what an artifact stands for."""
+        """Become what an artifact stands for.
+
+        Raises:
+            NotTrainable: If its head has no last layer, as embeddings may have it.
+        """
+        if weights.head_weight is None or weights.head_bias is None:
+            raise NotTrainable("a head without a last layer is an embedding's: nothing trains it")
         load_weights(self.sites, weights)
         with torch.no_grad():
             self.head.weight.copy_(torch.from_numpy(weights.head_weight.copy()))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from messages.task_event import TaskKind
-from tasks.training.errors import BadRows
+from tasks.training.errors import BadRows, NotTrainable
 
 _LABEL_FIELDS = ("label", "category", "labels", "value")
 _KIND_OF_FIELD: dict[str, TaskKind] = {
@@ -98,8 +98,14 @@ def read_rows(path: Path, kind: TaskKind | None = None) -> LabelledRows:
             its rows look like those of multi-label.
 
     Raises:
+        NotTrainable: If the task is an embedding, of which no row is labelled.
         BadRows: If the file cannot be read or a row is not of the documented form.
     """
+    if kind == "embedding":
+        raise NotTrainable(
+            "an embedding is neither trained nor calibrated here: train it with "
+            "sentence-transformers or PEFT and use `petstream tasks import`"
+        )
     if path.suffix not in (".jsonl", ".csv"):
         raise BadRows(f"{path.name}: neither .jsonl nor .csv: convert it to one of them")
     records = _read_jsonl(path) if path.suffix == ".jsonl" else _read_csv(path)

@@ -151,6 +151,16 @@ TAGS_RESULT = Result(
     confidence=0.5,
     tags=((0, 4, "PER"), (5, 9, "LOC")),
 )
+EMBEDDING_RESULT = Result(
+    id="q-1",
+    task="sentences",
+    task_revision=1,
+    origin=ORIGIN,
+    level=0,
+    confidence=1.0,
+    embedding=(0.5, -0.10000000149011612, 3.4028234663852886e38, 1.401298464324817e-45),
+)
+"""One number that float32 has exactly, 0.1 as float32 has it, its largest and its least."""
 ERROR = ErrorAnswer(
     id="q-1",
     task="banking77@3",
@@ -169,14 +179,14 @@ TASK_EVENT = TaskEvent(
         TaskRevision(
             reference=TaskReference("banking77", 2, "sha256:" + "cd" * 32),
             kind="single_label",
-            num_labels=77,
+            num_outputs=77,
             takes_pair=False,
             levels=(TaskLevel(0, "minilm-l3", "lora", 128),),
         ),
         TaskRevision(
             reference=REFERENCE,
             kind="single_label",
-            num_labels=77,
+            num_outputs=77,
             takes_pair=False,
             levels=(
                 TaskLevel(0, "minilm-l3", "adapter", 128),
@@ -185,4 +195,17 @@ TASK_EVENT = TaskEvent(
         ),
     ),
     aliases=(("canary", 3), ("prod", 2)),
+)
+EMBEDDING_TASK_EVENT = TaskEvent(
+    name="sentences",
+    retired=False,
+    revisions=(
+        TaskRevision(
+            reference=TaskReference("sentences", 1, "sha256:" + "ef" * 32),
+            kind="embedding",
+            num_outputs=384,
+            takes_pair=False,
+            levels=(TaskLevel(0, "minilm-l6", "lora", 256),),
+        ),
+    ),
 )

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgpack  # type: ignore[import-untyped]
 from hypothesis import strategies as st
@@ -17,7 +17,7 @@ from messages.original_record import OriginalRecord
 from messages.query import Query, QueryParameters
 from messages.reply import ReplyAddress
 from messages.result import Result
-from messages.task_event import TaskEvent, TaskLevel, TaskReference, TaskRevision
+from messages.task_event import TaskEvent, TaskKind, TaskLevel, TaskReference, TaskRevision
 
 _Row = TypeVar("_Row", BatchRow, Escalation)
 
@@ -205,11 +205,15 @@ tagged_words = st.lists(st.tuples(st.integers(0, 9), st.integers(10, 99), texts)
     tuple
 )
 
+vectors = st.lists(
+    st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=9
+).map(tuple)
+
 
 @st.composite
 def results(draw: st.DrawFn) -> Result:
     """Results of every kind of task."""
-    kind = draw(st.sampled_from(["labels", "value", "tags"]))
+    kind = draw(st.sampled_from(["labels", "value", "tags", "embedding"]))
     scored = draw(scored_labels) if kind == "labels" else []
     return Result(
         id=draw(ids),
@@ -222,6 +226,7 @@ def results(draw: st.DrawFn) -> Result:
         scores=tuple(score for _, score in scored),
         value=draw(finite) if kind == "value" else None,
         tags=draw(tagged_words) if kind == "tags" else None,
+        embedding=draw(vectors) if kind == "embedding" else None,
         kept_tokens=draw(st.integers(0, 512)),
         timings_ms=draw(timings),
         input_digest=draw(digests),
@@ -253,7 +258,7 @@ def task_events(draw: st.DrawFn) -> TaskEvent:
     revisions = tuple(
         TaskRevision(
             TaskReference(name, number, f"sha256:{number:064x}"),
-            draw(st.sampled_from(["single_label", "multi_label", "regression", "tagging"])),
+            draw(st.sampled_from(sorted(get_args(TaskKind)))),
             draw(st.integers(1, 200)),
             draw(st.booleans()),
             tuple(TaskLevel(level, "minilm-l3", "lora", 128) for level in levels),

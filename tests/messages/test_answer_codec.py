@@ -1,14 +1,18 @@
 """Answers: both encodings, readable JSON, headers, versions."""
 
 import json
+import struct
 from dataclasses import replace
 
+import msgpack  # type: ignore[import-untyped]
+import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from messages.answer_codec import decode_answer, encode_answer
 from messages.errors import ErrorAnswer, MessageError, Reason, status_of
 from messages.headers import origin_from_header
+from messages.limits import MAX_ANSWER_BYTES, MAX_DIMENSIONS
 from messages.reply import ReplyAddress
 from messages.result import Result
 from messages.strict_json import write_json
@@ -107,6 +111,48 @@ def test_a_correlation_by_cloudevents_name_is_echoed_to_any_caller() -> None:
     assert "ce_id" not in names
 
 
+def test_a_vector_takes_five_bytes_a_number_and_any_reader_reads_it() -> None:
+    """In MessagePack as an array of float32, which is the same array to every library."""
+    vector = tuple(float(number) for number in np.random.default_rng(0).normal(size=384))
+    rounded = tuple(np.array(vector, np.float32).tolist())
+    answer = replace(examples.EMBEDDING_RESULT, embedding=rounded)
+
+    packed = encode_answer(answer, examples.REPLY).value
+    shortened = encode_answer(replace(answer, embedding=rounded[:-100]), examples.REPLY).value
+
+    assert len(packed) - len(shortened) == 500
+    assert tuple(msgpack.unpackb(packed)["embedding"]) == rounded
+
+
+def test_a_vector_in_json_holds_the_very_float32_numbers() -> None:
+    """Also the least and the largest."""
+    value = encode_answer(examples.EMBEDDING_RESULT, examples.CLOUDEVENT_REPLY).value
+
+    found = np.array(json.loads(value)["embedding"], np.float32)
+
+    assert tuple(found.tolist()) == examples.EMBEDDING_RESULT.embedding
+
+
+def test_the_longest_vector_fits_into_an_answer() -> None:
+    """Each number of as many characters as a float32 can take, in either encoding."""
+    number = struct.unpack("<f", b"\xff\xff\x7f\x80")[0]
+    answer = replace(examples.EMBEDDING_RESULT, embedding=(number,) * MAX_DIMENSIONS)
+
+    for reply in (examples.REPLY, examples.CLOUDEVENT_REPLY):
+        message = encode_answer(answer, reply)
+        assert len(message.value) < MAX_ANSWER_BYTES // 2
+        assert decode_answer(message.value, message.headers) == answer
+
+
+def test_a_number_beyond_float32_is_not_encoded() -> None:
+    """It is no output of an engine."""
+    answer = replace(examples.EMBEDDING_RESULT, embedding=(0.5, 1e300))
+
+    with pytest.raises(MessageError) as caught:
+        encode_answer(answer, examples.REPLY)
+    assert caught.value.reason is Reason.OUT_OF_RANGE
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("reply", [examples.REPLY, examples.CLOUDEVENT_REPLY])
 def test_an_answer_that_is_not_finite_is_not_encoded(number: float, reply: ReplyAddress) -> None:
@@ -115,6 +161,7 @@ def test_an_answer_that_is_not_finite_is_not_encoded(number: float, reply: Reply
         replace(examples.RESULT, confidence=number),
         replace(examples.RESULT, scores=(0.5, number)),
         replace(examples.VALUE_RESULT, value=number),
+        replace(examples.EMBEDDING_RESULT, embedding=(0.5, number)),
     ):
         with pytest.raises(MessageError) as caught:
             encode_answer(answer, reply)
@@ -160,6 +207,13 @@ def test_a_reason_of_a_later_minor_is_unrecognised() -> None:
         ({"scores": [1.0]}, Reason.BAD_FORMAT),
         ({"level": 0.0}, Reason.WRONG_TYPE),
         ({"input_digest": "xyz"}, Reason.BAD_FORMAT),
+        ({"value": 0.5}, Reason.BAD_FORMAT),
+        ({"tags": []}, Reason.BAD_FORMAT),
+        ({"embedding": [0.5]}, Reason.BAD_FORMAT),
+        ({"embedding": []}, Reason.OUT_OF_RANGE),
+        ({"embedding": [0.5] * 16_385}, Reason.OUT_OF_RANGE),
+        ({"embedding": ["a"]}, Reason.WRONG_TYPE),
+        ({"embedding": [True]}, Reason.WRONG_TYPE),
         ({"tags": [[1, 2]]}, Reason.OUT_OF_RANGE),
         ({"tags": [["a", 2, "b"]]}, Reason.WRONG_TYPE),
         ({"tags": [[5, 2, "b"]]}, Reason.WRONG_TYPE),

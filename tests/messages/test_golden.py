@@ -82,6 +82,16 @@ CASES: dict[str, tuple[Any, Callable[[], EncodedMessage], Callable[[EncodedMessa
         lambda: encode_answer(examples.TAGS_RESULT, examples.REPLY),
         _answer_back,
     ),
+    "result-embedding-msgpack": (
+        examples.EMBEDDING_RESULT,
+        lambda: encode_answer(examples.EMBEDDING_RESULT, examples.REPLY),
+        _answer_back,
+    ),
+    "result-embedding-json": (
+        examples.EMBEDDING_RESULT,
+        lambda: encode_answer(examples.EMBEDDING_RESULT, examples.CLOUDEVENT_REPLY),
+        _answer_back,
+    ),
     "error-msgpack": (
         examples.ERROR,
         lambda: encode_answer(examples.ERROR, examples.REPLY),
@@ -95,6 +105,11 @@ CASES: dict[str, tuple[Any, Callable[[], EncodedMessage], Callable[[EncodedMessa
     "task-event": (
         examples.TASK_EVENT,
         lambda: encode_task_event(examples.TASK_EVENT),
+        lambda message: decode_task_event(message.value),
+    ),
+    "task-event-embedding": (
+        examples.EMBEDDING_TASK_EVENT,
+        lambda: encode_task_event(examples.EMBEDDING_TASK_EVENT),
         lambda message: decode_task_event(message.value),
     ),
 }

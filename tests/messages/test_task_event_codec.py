@@ -56,6 +56,28 @@ def test_a_corrupt_task_event_is_refused(changes: dict[str, object], reason: Rea
     assert caught.value.reason is reason
 
 
+@pytest.mark.parametrize(
+    ("event", "changes", "reason"),
+    [
+        (examples.EMBEDDING_TASK_EVENT, {"dimensions": None}, Reason.MISSING_FIELD),
+        (examples.EMBEDDING_TASK_EVENT, {"num_labels": 2}, Reason.BAD_FORMAT),
+        (examples.EMBEDDING_TASK_EVENT, {"dimensions": 16_385}, Reason.OUT_OF_RANGE),
+        (examples.TASK_EVENT, {"num_labels": None}, Reason.MISSING_FIELD),
+        (examples.TASK_EVENT, {"dimensions": 2}, Reason.BAD_FORMAT),
+    ],
+)
+def test_an_embedding_has_dimensions_and_every_other_kind_labels(
+    event: TaskEvent, changes: dict[str, object], reason: Reason
+) -> None:
+    """Never both, never neither."""
+    tree = json.loads(encode_task_event(event).value)
+    tree["revisions"][0] |= changes
+
+    with pytest.raises(MessageError) as caught:
+        decode_task_event(write_json(tree))
+    assert caught.value.reason is reason
+
+
 def test_revisions_and_levels_must_ascend() -> None:
     """The last revision is the default, the first level comes first."""
     revisions = _tree() | {}

@@ -104,6 +104,7 @@ def test_weights_come_back_exactly(tmp_path: Path, pet: str) -> None:
 
     assert weights.kind == PETS[pet].kind
     assert weights.num_bytes == (tmp_path / "a" / WEIGHTS).stat().st_size
+    assert weights.head_weight is not None
     np.testing.assert_array_equal(weights.head_weight, level.head_weight)
     np.testing.assert_array_equal(weights.head_bias, level.head_bias)
     assert weights.head_weight.dtype == np.float32

@@ -60,6 +60,13 @@ def test_regression_keeps_its_value_and_has_no_confidence() -> None:
     assert confidence(scores, "regression") == 0.0
 
 
+def test_an_embedding_keeps_its_vector_and_is_never_doubted() -> None:
+    scores = calibrated_scores(_row(3.7, -9.0), 5.0, "embedding")
+
+    np.testing.assert_array_equal(scores, _row(3.7, -9.0))
+    assert confidence(scores, "embedding") == 1.0
+
+
 def test_ensemble_weighs_the_levels() -> None:
     mixed = ensemble([_row(1.0, 0.0), _row(0.0, 1.0)], [1.0, 3.0])
 

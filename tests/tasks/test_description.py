@@ -72,7 +72,7 @@ def test_a_valid_description_is_read() -> None:
     task = parse_description(raw(document()))
 
     assert task.model_dump(mode="json", exclude_none=True) == document()
-    assert task.num_labels == 2
+    assert task.num_outputs == 2
     assert task.level(1).file == "level-1.safetensors"
 
 
@@ -223,7 +223,7 @@ def test_regression_has_one_value() -> None:
 
     with pytest.raises(BadDescription, match="one label"):
         parse_description(raw(changed))
-    assert parse_description(raw(changed | {"labels": ["similarity"]})).num_labels == 1
+    assert parse_description(raw(changed | {"labels": ["similarity"]})).num_outputs == 1
 
 
 def test_tagging_pools_nothing() -> None:
@@ -236,6 +236,87 @@ def test_tagging_pools_nothing() -> None:
     for level in changed["levels"]:
         level["pooling"] = "none"
     assert parse_description(raw(changed)).kind == "tagging"
+
+
+def embedding_document() -> Document:
+    """Return a valid description of an embedding."""
+    changed = document() | {"kind": "embedding", "labels": []}
+    del changed["cascade"], changed["levels"][1]
+    return changed | {"embedding": {"dimensions": 384, "normalise": True}}
+
+
+def test_an_embedding_is_read() -> None:
+    """It has dimensions in place of labels, and its canonical bytes stay what they are."""
+    task = parse_description(raw(embedding_document()))
+
+    assert task.model_dump(mode="json", exclude_none=True) == embedding_document()
+    assert task.num_outputs == 384
+    assert parse_description(task.to_bytes()) == task
+
+
+TANH = {"hidden": "own", "activation": "tanh"}
+SECOND_LEVEL = document()["levels"][1]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda task: task.pop("embedding"), "must have it"),
+        (put("labels", value=["a"]), "no labels"),
+        (lambda task: task["levels"].append(SECOND_LEVEL), "has one level: vectors of two"),
+        (
+            lambda task: task.update(
+                cascade=document()["cascade"]
+                | {
+                    "temperatures": [1.0],
+                    "ensemble_weights": [1.0],
+                    "accuracies": [1.0],
+                    "decision_threshold": None,
+                }
+            ),
+            "no cascade",
+        ),
+        (put("levels", 0, "pooling", value="none"), "pooling is none for tagging"),
+        (put("embedding", "dimensions", value=0), "embedding.dimensions"),
+        (put("embedding", "dimensions", value=16_385), "embedding.dimensions"),
+        (put("embedding", "normalise", value=1), "embedding.normalise"),
+        (put("embedding", value={"dimensions": 3}), "embedding.normalise"),
+        (put("embedding", "matryoshka", value=1), "embedding.matryoshka"),
+        (put("levels", 0, "head", value={}), "leave `head` out"),
+        (put("levels", 0, "head", value={"output": "linear"}), "head.output"),
+        (put("levels", 0, "head", value={"hidden": "own", "output": "none"}), "go together"),
+        (put("levels", 0, "head", value={"activation": "tanh", "output": "none"}), "together"),
+        (put("levels", 0, "head", value={"features": 3, "output": "none"}), "of its own"),
+        (
+            put("levels", 0, "head", value=TANH | {"features": 3, "output": "none"}),
+            "dimensions is 384, the head gives 3",
+        ),
+    ],
+)
+def test_an_embedding_that_cannot_be_is_refused(change: Change, says: str) -> None:
+    """Each with what is wrong."""
+    changed = embedding_document()
+    change(changed)
+
+    with pytest.raises(BadDescription, match=says):
+        parse_description(raw(changed))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (put("embedding", value={"dimensions": 2, "normalise": False}), "kind embedding"),
+        (put("levels", 0, "head", value={"output": "none"}), "gives embeddings, not multi_label"),
+        (put("labels", value=[]), "needs labels, at least one"),
+    ],
+)
+def test_what_belongs_to_embeddings_is_refused_elsewhere(change: Change, says: str) -> None:
+    """Labels need a row of the head each."""
+    changed = document()
+    change(changed)
+
+    with pytest.raises(BadDescription, match=says):
+        parse_description(raw(changed))
 
 
 @pytest.mark.parametrize(

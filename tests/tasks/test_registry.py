@@ -25,7 +25,7 @@ def revision(number: int, digest: str = "ab", num_levels: int = 1) -> TaskRevisi
     return TaskRevision(
         reference=TaskReference("weather", number, "sha256:" + digest * 32),
         kind="single_label",
-        num_labels=3,
+        num_outputs=3,
         takes_pair=False,
         levels=tuple(TaskLevel(level, "minilm-l3", "lora", 128) for level in range(num_levels)),
     )
@@ -52,7 +52,7 @@ def test_a_revision_says_what_the_artifact_says(tmp_path: Path) -> None:
     assert found == TaskRevision(
         reference=TaskReference("weather", 1, artifact.digest),
         kind="single_label",
-        num_labels=3,
+        num_outputs=3,
         takes_pair=False,
         levels=(TaskLevel(0, "tiny", "mask", 32), TaskLevel(1, "tiny", "diff", 32)),
     )

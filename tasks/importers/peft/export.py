@@ -85,7 +85,7 @@ def _read(
     artifact: Artifact, described: LevelDescription, backbone: BackboneTensors
 ) -> dict[str, NDArray[Any]]:
     """Return the level's stored tensors, which are those that the task pins."""
-    specs = level_specs(described, artifact.description.num_labels, backbone.shape)
+    specs = level_specs(described, artifact.description.num_outputs, backbone.shape)
     with SafeFolder(artifact.base, artifact.inner) as opened:
         raw = opened.read(described.file, max_file_bytes(specs))
     check_sha256(raw, described)
