@@ -26,9 +26,10 @@ class LevelOutput:
     """The calibrated output of one level for one row, ensembled with the level before."""
 
     scores: Scores
-    """`[num_labels]`; regression `[1]`; tagging `[num_words, num_labels]`."""
+    """`[num_labels]`; regression `[1]`; tagging `[num_words, num_labels]`; embedding
+    `[dimensions]`."""
     confidence: float
-    """In [0, 1]; 0 for a regression, which has no calibrated confidence yet."""
+    """In [0, 1]; 0 for a regression, which has no calibrated confidence yet, 1 for an embedding."""
 
 
 def judge(

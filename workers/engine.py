@@ -1,4 +1,4 @@
-"""The packed engine: rows of any tasks in, their logits out.
+"""The packed engine: rows of any tasks in, their logits (of embeddings: vectors) out.
 
 Rows are cut into slices that threads run side by side, each on one core. Threads inside a matrix
 product would meet some forty times a layer, and on a machine that does other work as well each
@@ -64,7 +64,8 @@ class Engine:
             rows: Of tasks loaded for this backbone.
 
         Returns:
-            Per row: shape (num_labels,), of tagging tasks (num_tokens, num_labels).
+            Per row: shape (num_outputs,), of tagging tasks (num_tokens, num_outputs). Vectors of
+            embeddings are not normalised yet (`workers.answers`).
 
         Raises:
             RowError: If a row cannot be run; no row was run then.

@@ -31,7 +31,8 @@ class LocalAnswer:
     """What one level makes of one row."""
 
     logits: NDArray[np.float32]
-    """Shape (num_labels,); of tagging tasks (num_tokens, num_labels)."""
+    """Shape (num_outputs,); of tagging tasks (num_tokens, num_outputs). Of embedding tasks what the
+    head gives, not normalised."""
     scores: NDArray[np.float32]
     """Calibrated; of tagging tasks (num_words, num_labels)."""
     confidence: float

@@ -255,6 +255,7 @@ class WorkerStage:
             labels=given.labels,
             scores=given.scores,
             value=given.value,
+            embedding=given.embedding,
             tags=tags,
             kept_tokens=len(row.token_ids) // 4,
             timings_ms=timings_ms,

@@ -145,6 +145,8 @@ def _head(pet: PetWeights, backbone: Backbone) -> HeadWeights:
                 "the head a hidden layer of its own"
             )
         layer = HiddenWeights(backbone.pooler.weight, backbone.pooler.bias, hidden.activation)
+    if pet.head_weight is None or pet.head_bias is None:
+        return HeadWeights(None, None, layer)
     return HeadWeights(as_tensor(pet.head_weight), as_tensor(pet.head_bias), layer)
 
 

@@ -29,12 +29,19 @@ class HeadPool(NamedTuple):
 
 
 def head_pool(heads: Sequence[HeadWeights]) -> HeadPool:
-    """Put tasks' output layers into a pool, the first in slot 0."""
-    weights = torch.cat([head.weight for head in heads])
-    counts = torch.tensor([len(head.bias) for head in heads], dtype=torch.int32)
+    """Put tasks' output layers into a pool, the first in slot 0.
+
+    Raises:
+        ValueError: If a head has none: its features are its output, and its rows take no slot.
+    """
+    layers = [(h.weight, h.bias) for h in heads if h.weight is not None and h.bias is not None]
+    if len(layers) < len(heads):
+        raise ValueError("a head without an output layer has nothing to put into a pool")
+    weights = torch.cat([weight for weight, _ in layers])
+    counts = torch.tensor([len(bias) for _, bias in layers], dtype=torch.int32)
     return HeadPool(
         weights,
-        torch.cat([head.bias for head in heads]),
+        torch.cat([bias for _, bias in layers]),
         (counts.cumsum(0, dtype=torch.int32) - counts).to(weights.device),
         counts.to(weights.device),
     )

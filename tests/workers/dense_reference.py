@@ -126,8 +126,15 @@ def reference_logits(
     with torch.inference_mode():
         hidden, first = _states_with_pet(model, task, token_ids, token_types)
         vectors = {"mean": hidden.mean(0), "cls": first, "none": hidden}[task.pooling]
+        if task.hidden is not None:
+            hidden_weight, hidden_bias = task.hidden.weight, task.hidden.bias
+            assert task.hidden.activation in ("tanh", "gelu")
+            activation = torch.tanh if task.hidden.activation == "tanh" else F.gelu
+            layer = torch.tensor(hidden_weight), torch.tensor(hidden_bias)
+            vectors = activation(F.linear(vectors, *layer))
         head = torch.tensor(task.head_weight), torch.tensor(task.head_bias)
-        logits: NDArray[np.float32] = F.linear(vectors, *head).numpy()
+        outputs = F.linear(vectors, *head) if task.has_output else vectors
+        logits: NDArray[np.float32] = outputs.numpy()
     return logits
 
 

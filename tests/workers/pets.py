@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from messages.task_event import TaskKind
 from tasks.backbone_shape import BackboneShape
-from tasks.description import BackboneReference, LevelDescription, Pooling, TaskDescription
+from tasks.description import (
+    BackboneReference,
+    EmbeddingLayout,
+    HeadLayout,
+    LevelDescription,
+    Pooling,
+    TaskDescription,
+)
 from tasks.pets.adalora import AdaLora
 from tasks.pets.adapter import Adapter
 from tasks.pets.bitfit import BitFit
@@ -32,7 +39,7 @@ from tasks.pets.pet import Pet
 from tasks.pets.prefix import Prefix
 from tasks.pets.prompt import Prompt
 from tasks.pets.random_weights import random_floats, random_weights
-from tasks.site_ops import PetWeights
+from tasks.site_ops import HiddenLayer, PetWeights
 from workers.backbone import SITES_OF, Backbone
 from workers.engine import Engine
 from workers.loaded_task import LoadedTask
@@ -177,6 +184,14 @@ class RandomTask:
     head_bias: NDArray[np.float32]
     pooling: Pooling
     takes_pair: bool = False
+    layout: HeadLayout | None = None
+    """With the layer `hidden`, or without the last layer, whose weights then count for nothing."""
+    hidden: HiddenLayer | None = None
+
+    @property
+    def has_output(self) -> bool:
+        """Whether its head has the last layer."""
+        return self.layout is None or self.layout.output is None
 
     def weights(self, shape: BackboneShape) -> PetWeights:
         """Take it through its stored form."""
@@ -184,9 +199,10 @@ class RandomTask:
         return PetWeights(
             kind=self.pet.kind,
             sites=self.pet.decode(shape, stored),
-            head_weight=self.head_weight,
-            head_bias=self.head_bias,
+            head_weight=self.head_weight if self.has_output else None,
+            head_bias=self.head_bias if self.has_output else None,
             num_bytes=sum(tensor.nbytes for tensor in stored.values()),
+            head_hidden=self.hidden,
         )
 
     def load(self, engine: Engine) -> LoadedTask:
@@ -198,15 +214,21 @@ class RandomTask:
             pet=self.pet,
             pooling=self.pooling,
             max_tokens=backbone.shape.max_positions - self.pet.reserved_positions(),
+            head=self.layout,
             file="level-0.safetensors",
             sha256="0" * 64,
         )
+        is_embedding = self.kind == "embedding"
+        num_outputs = len(self.head_bias)
         description = TaskDescription(
             format=1,
             name=self.name,
             revision=1,
             kind=self.kind,
-            labels=tuple(f"label-{i}" for i in range(len(self.head_bias))),
+            labels=() if is_embedding else tuple(f"label-{i}" for i in range(num_outputs)),
+            embedding=EmbeddingLayout(dimensions=num_outputs, normalise=True)
+            if is_embedding
+            else None,
             takes_pair=self.takes_pair,
             source="random",
             licence="none",
@@ -237,6 +259,43 @@ def random_task(
         head_bias=random_floats(rng, 0.3, num_labels),
         pooling=pooling,
         takes_pair=takes_pair,
+    )
+
+
+EMBEDDING_HEADS: dict[str, HeadLayout | None] = {
+    "identity": HeadLayout(output="none"),
+    "projection": None,
+    "activation": HeadLayout(hidden="own", features=5, activation="tanh", output="none"),
+    "two-layers": HeadLayout(hidden="own", features=5, activation="gelu"),
+}
+
+
+def random_embedding(
+    head: str, shape: BackboneShape, *, variant: str = "lora", pooling: Pooling = "mean"
+) -> RandomTask:
+    """Make an embedding with one of `EMBEDDING_HEADS`."""
+    layout = EMBEDDING_HEADS[head]
+    rng = np.random.default_rng(len(head))
+    hidden = None
+    features = shape.hidden_size
+    if layout is not None and layout.activation is not None:
+        features = layout.features or features
+        hidden = HiddenLayer(
+            random_floats(rng, 0.3, features, shape.hidden_size),
+            random_floats(rng, 0.3, features),
+            layout.activation,
+        )
+    num_outputs = 11 if layout is None or layout.output is None else features
+    return RandomTask(
+        name=f"embedding-{head}-{pooling}",
+        kind="embedding",
+        pet=PETS[variant],
+        dense=random_weights(PETS[variant], shape, rng),
+        head_weight=random_floats(rng, 0.3, num_outputs, features),
+        head_bias=random_floats(rng, 0.3, num_outputs),
+        pooling=pooling,
+        layout=layout,
+        hidden=hidden,
     )
 
 

@@ -9,7 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.workers.pets import PETS, can_be_empty, empty_task, random_task, without_pet
+from tasks.description import Pooling
+from tests.workers.pets import (
+    PETS,
+    can_be_empty,
+    empty_task,
+    random_embedding,
+    random_task,
+    without_pet,
+)
 from workers.backbone import Backbone
 from workers.break_even import NEVER
 from workers.engine import Engine, EngineRow
@@ -17,11 +25,20 @@ from workers.errors import RowError
 from workers.loaded_task import LoadedTask
 
 TOLERANCE = 1e-5
+EMBEDDINGS: dict[str, tuple[str, str, Pooling]] = {
+    "embedding-identity": ("identity", "lora", "mean"),
+    "embedding-identity-prompt": ("identity", "prompt", "mean"),
+    "embedding-identity-cls": ("identity", "prompt-hidden", "cls"),
+    "embedding-projection": ("projection", "prefix", "cls"),
+    "embedding-activation": ("activation", "houlsby", "mean"),
+    "embedding-two-layers": ("two-layers", "diff", "mean"),
+}
+"""Head, PET and pooling of embeddings; prompts have tokens that the mean leaves out."""
 
 
 @pytest.fixture(scope="module")
 def tasks(small_engine: Engine) -> dict[str, LoadedTask]:
-    """A task of every kind and variant, and a tagging task."""
+    """A task of every kind and variant, a tagging task, and embeddings."""
     shape = small_engine.backbone.shape
     loaded = {
         variant: random_task(variant, shape, seed=seed, num_labels=2 + seed).load(small_engine)
@@ -30,6 +47,9 @@ def tasks(small_engine: Engine) -> dict[str, LoadedTask]:
     loaded["tagging"] = random_task(
         "diff", shape, seed=50, kind="tagging", pooling="none", num_labels=9
     ).load(small_engine)
+    for name, (head, variant, pooling) in EMBEDDINGS.items():
+        task = random_embedding(head, shape, variant=variant, pooling=pooling)
+        loaded[name] = task.load(small_engine)
     return loaded
 
 
@@ -88,7 +108,7 @@ def test_rows_of_every_kind_in_one_batch_are_as_alone(
     assert max(distances_in_one_batch(small_engine, tasks, alone, batch)) < TOLERANCE
 
 
-ROWS = st.tuples(st.sampled_from([*PETS, "tagging"]), st.sampled_from(LENGTHS))
+ROWS = st.tuples(st.sampled_from([*PETS, "tagging", *EMBEDDINGS]), st.sampled_from(LENGTHS))
 
 
 @settings(

@@ -18,7 +18,15 @@ from tests.workers.dense_reference import (
     plain_model,
     reference_logits,
 )
-from tests.workers.pets import OTHER_PETS, PAPERS_PETS, PETS, identity_task, random_task
+from tests.workers.pets import (
+    EMBEDDING_HEADS,
+    OTHER_PETS,
+    PAPERS_PETS,
+    PETS,
+    identity_task,
+    random_embedding,
+    random_task,
+)
 from tests.workers.sentences import SENTENCES
 from workers.backbone_store import BackboneStore
 from workers.engine import Engine, EngineRow
@@ -148,6 +156,37 @@ def test_every_kind_of_head(
     expected = [reference_logits(model, task, ids) for ids in token_rows]
     assert [found.shape for found in logits] == [found.shape for found in expected]
     assert max(_distances(logits, expected)) < TOLERANCE
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("head", EMBEDDING_HEADS)
+def test_every_head_of_an_embedding(
+    small_engine: Engine,
+    small_plain: PreTrainedModel,
+    token_rows: list[NDArray[np.int64]],
+    head: str,
+    pooling: Pooling,
+) -> None:
+    """Projections, activations and the pooled vector itself equal the reference."""
+    task = random_embedding(head, small_engine.backbone.shape, pooling=pooling)
+    model = merged_model(small_plain, task)
+
+    vectors = small_engine.run([EngineRow(task.load(small_engine), ids) for ids in token_rows])
+
+    expected = [reference_logits(model, task, ids) for ids in token_rows]
+    assert [found.shape for found in vectors] == [found.shape for found in expected]
+    assert max(_distances(vectors, expected)) < TOLERANCE
+
+
+def test_an_embedding_of_the_bare_pooled_vector_holds_no_head(small_engine: Engine) -> None:
+    """No identity matrix stands in memory: only the PET's own tensors."""
+    bare, projected = (
+        random_embedding(head, small_engine.backbone.shape) for head in ("identity", "projection")
+    )
+
+    saved = projected.load(small_engine).num_bytes - bare.load(small_engine).num_bytes
+
+    assert saved == projected.head_weight.nbytes + projected.head_bias.nbytes
 
 
 def test_pairs_use_the_second_token_type(
