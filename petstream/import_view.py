@@ -22,6 +22,7 @@ def import_report(found: Import, artifact: Artifact | None, revision: int | None
         "level": level.level,
         "kind": found.kind,
         "labels": list(found.labels),
+        "embedding": None if found.embedding is None else found.embedding.model_dump(),
         "pet": level.pet.model_dump(mode="json", exclude_none=True),
         "num_parameters": sum(int(values.size) for values in level.tensors.values()),
         "head": None if level.head is None else level.head.model_dump(exclude_none=True),
@@ -42,7 +43,7 @@ def show_import(found: Import, name: str) -> None:
     table = Table("what", "as", show_header=False)
     hidden = report["head"]
     rows = {
-        "task": f"{name}: {found.kind}, {len(found.labels)} labels ({_some(found.labels)})",
+        "task": f"{name}: {found.kind}, {_outputs(found)}",
         "from": f"{LIBRARIES[found.imported.origin]} {report['library_version'] or ''}".strip(),
         "trained on": report["base_model"] or "not said",
         "backbone": f"{report['backbone']['name']} {report['backbone']['digest'][:19]}",
@@ -59,6 +60,13 @@ def show_import(found: Import, name: str) -> None:
             warn(f"{finding.code}: {finding.message}")
         else:
             console.print(f"note: {finding.message}", soft_wrap=True, highlight=False)
+
+
+def _outputs(found: Import) -> str:
+    if found.embedding is None:
+        return f"{len(found.labels)} labels ({_some(found.labels)})"
+    length = "of length 1" if found.embedding.normalise else "of any length"
+    return f"{found.embedding.dimensions} dimensions, vectors {length}"
 
 
 def _some(labels: tuple[str, ...]) -> str:

@@ -55,7 +55,15 @@ def import_task(
         Path | None, typer.Option(help="Weight file with the head, where it lies elsewhere.")
     ] = None,
     pooling: Annotated[
-        Pooling | None, typer.Option(help="What a head of one layer in --head reads.")
+        Pooling | None,
+        typer.Option(help="How an embedding pools; what a head of one layer in --head reads."),
+    ] = None,
+    normalise: Annotated[
+        bool | None,
+        typer.Option(
+            "--normalise/--no-normalise",
+            help="Give an embedding's vectors length 1; default: as its modules do, else not.",
+        ),
     ] = None,
     delta: Annotated[
         DeltaMethod, typer.Option(help="How the change of a full fine-tune is kept.")
@@ -84,7 +92,7 @@ def import_task(
     namespace: Annotated[str | None, typer.Option(help="Prefix of the topics.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Make a task of a checkpoint of PEFT, AdapterHub, OpenDelta or transformers.
+    """Make a task of a checkpoint of PEFT, AdapterHub, OpenDelta, (sentence-)transformers.
 
     Example: petstream tasks import ./my-lora --backbone bert-base --labels no,yes --dry-run
     """
@@ -92,6 +100,8 @@ def import_task(
     backbone = backbone or LEVEL_BACKBONES.get(level)
     if backbone is None:
         fail(f"level {level} has no backbone of its own: name one with `--backbone`", code=2)
+    if normalise is not None and kind not in (None, "embedding"):
+        fail(f"a {kind} has no vector to normalise: leave `--normalise` out", code=2)
     folder = out or Path(name)
     if not dry_run and folder.resolve() == path.resolve():
         fail(f"{folder} is the checkpoint itself: give `--name` or `--out`", code=2)
@@ -102,6 +112,7 @@ def import_task(
         kind=kind,
         head=head,
         pooling=pooling,
+        normalise=normalise,
         max_tokens=max_tokens,
         truncation=None if truncation == "head" else truncation,
         delta=DeltaOptions(delta, rank, density),

@@ -68,8 +68,12 @@ class Checkpoint:
         )
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path, inner: tuple[str, ...] | None = None) -> Checkpoint:
     """Read the files of a checkpoint.
+
+    Args:
+        path: A folder.
+        inner: Names of the folders that lead from there to it; None: they are looked for.
 
     Raises:
         OriginUnknown: If the files are not those of a library that is known.
@@ -78,7 +82,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     if path.is_file():
         raise OriginUnknown(f"{path} is a file: give the folder with its configuration")
-    inner, findings = _find_adapter(path)
+    findings: list[Finding] = []
+    if inner is None:
+        inner, findings = _find_adapter(path)
     with SafeFolder(path, inner) as folder:
         names = folder.names()
         documents = {
@@ -91,7 +97,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         for group in _WEIGHTS[origin]:
             name = next((name for name in group if name in names), None)
             if name is not None:
-                tensors[name], skipped = _read_weights(folder, name)
+                tensors[name], skipped = _read_file(folder, name)
                 findings += [
                     Finding("note", "not_a_tensor", f"{name}: {entry} is no tensor: left out")
                     for entry in skipped
@@ -110,11 +116,25 @@ def read_weight_file(path: Path) -> TensorFile:
     if path.suffix not in (".safetensors", *PICKLE_SUFFIXES):
         raise BadCheckpoint(f"{path} is neither safetensors nor {', '.join(PICKLE_SUFFIXES)}")
     with SafeFolder(path.parent) as folder:
-        tensors, _ = _read_weights(folder, path.name)
+        tensors, _ = _read_file(folder, path.name)
     return tensors
 
 
-def _read_weights(folder: SafeFolder, name: str) -> tuple[TensorFile, list[str]]:
+def read_weights(folder: SafeFolder, names: tuple[str, ...]) -> TensorFile:
+    """Read the first of the weight files that a folder has.
+
+    Raises:
+        BadCheckpoint: If it has none, or the file cannot be read.
+        PickleCarriesCode, PickleTooCostly: As `read_pickle`.
+    """
+    name = next((name for name in names if name in folder.names()), None)
+    if name is None:
+        raise BadCheckpoint(f"a module has none of {', '.join(names)}: copy its weights, too")
+    tensors, _ = _read_file(folder, name)
+    return tensors
+
+
+def _read_file(folder: SafeFolder, name: str) -> tuple[TensorFile, list[str]]:
     if name.endswith(PICKLE_SUFFIXES):
         return read_pickle(folder.read(name, MAX_PICKLE_BYTES), name)
     return TensorFile(folder.read(name, MAX_WEIGHT_BYTES), name), []

@@ -41,7 +41,7 @@ def parse_full_finetune(
     kind: TaskKind | None,
     options: DeltaOptions,
 ) -> ImportedPet:
-    """Turn a whole model into a PET for the backbone.
+    """Turn a whole model into a PET for the backbone; of an embedding no head is read.
 
     Raises:
         ImportRefused: One of its subclasses, by what cannot be taken over.
@@ -54,7 +54,7 @@ def parse_full_finetune(
     parts = [] if kept is None else [kept.part]
     parts += _vectors(model, backbone)
     parts += _embeddings(model, backbone)
-    head = _head(model, backbone, config, kind)
+    head = None if kind == "embedding" else _head(model, backbone, config, kind)
     whole = combine(parts, backbone.shape)
     _check_rest(model, backbone)
     known = {model.keys.get(name) for name in (*_BUFFERS, *backbone)}

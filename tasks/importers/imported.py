@@ -11,7 +11,7 @@ from messages.task_event import TaskKind
 from tasks.description import HeadLayout, Pooling
 from tasks.pets.pet import Pet
 
-Origin = Literal["peft", "adapters", "opendelta", "transformers"]
+Origin = Literal["peft", "adapters", "opendelta", "transformers", "sentence-transformers"]
 Severity = Literal["note", "warning"]
 
 
@@ -30,10 +30,10 @@ class Finding:
 class ImportedHead:
     """The head that came with a checkpoint."""
 
-    weight: NDArray[np.float32]
-    """Shape (num_labels, features)."""
-    bias: NDArray[np.float32]
-    """Shape (num_labels,)."""
+    weight: NDArray[np.float32] | None
+    """Shape (num_outputs, features). None, as the bias: it has no last layer."""
+    bias: NDArray[np.float32] | None
+    """Shape (num_outputs,)."""
     layout: HeadLayout | None
     """None: one layer."""
     hidden_weight: NDArray[np.float32] | None

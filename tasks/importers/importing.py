@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -11,15 +10,19 @@ from messages.task_event import TaskKind
 from messages.truncation import Truncation
 from tasks.artifact import Artifact
 from tasks.artifact_writer import TrainedLevel, write_artifact
+from tasks.backbone_shape import BackboneShape
+from tasks.description import EmbeddingLayout
 from tasks.errors import HeadMissing, LabelsMismatch
 from tasks.importers.adapterhub import parse_adapterhub
 from tasks.importers.backbone_tensors import BackboneTensors
 from tasks.importers.checkpoint import Checkpoint, read_checkpoint
+from tasks.importers.embedding_head import EmbeddingPooling, embedding_head
 from tasks.importers.full_finetune import parse_full_finetune
 from tasks.importers.head_file import head_keys, read_head
 from tasks.importers.imported import Finding, ImportedHead, ImportedPet, Origin
 from tasks.importers.opendelta import parse_opendelta
 from tasks.importers.peft.parse import parse_peft
+from tasks.importers.sentence_modules import SentenceModules, read_modules
 from tasks.importers.weight_changes import DeltaOptions
 from tasks.pets.pet import StoredFloat
 
@@ -29,6 +32,7 @@ LIBRARIES: Mapping[Origin, str] = {
     "adapters": "AdapterHub",
     "opendelta": "OpenDelta",
     "transformers": "transformers",
+    "sentence-transformers": "sentence-transformers",
 }
 _PROBLEMS: Mapping[str, TaskKind] = {
     "regression": "regression",
@@ -46,8 +50,11 @@ class ImportOptions:
     kind: TaskKind | None = None
     head: Path | None = None
     """A weight file with the head, instead of one in the checkpoint."""
-    pooling: Literal["mean", "cls"] | None = None
-    """The head of `head` is one layer on this, without a pooler or another layer before it."""
+    pooling: EmbeddingPooling | None = None
+    """What an embedding pools; else the head of `head` is one layer on this, without a pooler or
+    another layer before it."""
+    normalise: bool | None = None
+    """Of an embedding: whether its vectors get length 1."""
     max_tokens: int | None = None
     truncation: Truncation | None = None
     delta: DeltaOptions = field(default_factory=DeltaOptions)
@@ -66,6 +73,7 @@ class Import:
     level: TrainedLevel
     kind: TaskKind
     labels: tuple[str, ...]
+    embedding: EmbeddingLayout | None
     dtype: StoredFloat
     findings: tuple[Finding, ...]
 
@@ -91,6 +99,7 @@ class Import:
             name=name,
             kind=self.kind,
             labels=self.labels,
+            embedding=self.embedding,
             takes_pair=takes_pair,
             source=source or f"a checkpoint of {library}",
             licence=licence or "not stated",
@@ -107,23 +116,23 @@ def import_checkpoint(path: Path, backbone: BackboneTensors, options: ImportOpti
         ImportRefused: One of its subclasses, by what cannot be taken over.
         ArtifactError: If the folder cannot be read, or the PET does not fit the backbone.
     """
-    checkpoint = read_checkpoint(path)
+    modules = _modules(path, options)
+    checkpoint = read_checkpoint(path, None if modules is None else modules.transformer)
     config = checkpoint.documents.get("config.json", {})
-    if options.kind is None:
-        problem = config.get("problem_type")
-        options = replace(
-            options, kind=_PROBLEMS.get(problem) if isinstance(problem, str) else None
-        )
+    options = replace(options, kind=_kind(checkpoint, modules, options))
     imported = _PARSERS[checkpoint.origin](checkpoint, backbone, options)
     findings = [*imported.findings, *_base_findings(imported, backbone, options)]
-    head = _head(imported, backbone, options)
+    if modules is not None:
+        imported, findings = _with_modules(imported, modules), [*findings, *modules.findings]
+    head, embedding = _head_and_layout(imported, modules, backbone, options)
+    if embedding is not None and imported.head is not None:
+        message = "the checkpoint has a head, which an embedding does not pass through: left out"
+        findings.append(Finding("warning", "head_unused", message))
     labels, named = _labels(head, config, options)
     if not named:
         message = "the checkpoint does not name its labels: give them with `--labels`"
         findings.append(Finding("warning", "labels_unnamed", message))
-    max_tokens = options.max_tokens or min(
-        DEFAULT_MAX_TOKENS, backbone.shape.max_positions - imported.pet.reserved_positions()
-    )
+    max_tokens = options.max_tokens or _max_tokens(imported, modules, backbone.shape)
     level = TrainedLevel(
         level=options.level,
         backbone=backbone.reference,
@@ -140,13 +149,50 @@ def import_checkpoint(path: Path, backbone: BackboneTensors, options: ImportOpti
         hidden_bias=head.hidden_bias,
     )
     dtype = options.dtype or ("float16" if _is_exact_in_float16(level) else "float32")
-    return Import(imported, level, head.kind, labels, dtype, tuple(findings))
+    return Import(imported, level, head.kind, labels, embedding, dtype, tuple(findings))
+
+
+def _modules(path: Path, options: ImportOptions) -> SentenceModules | None:
+    """Return the modules behind the encoder, unless another head shall stand there."""
+    if options.kind not in (None, "embedding") or options.head is not None:
+        return None
+    return read_modules(path)
+
+
+def _kind(
+    checkpoint: Checkpoint, modules: SentenceModules | None, options: ImportOptions
+) -> TaskKind | None:
+    """Return the kind of the task; None: told by its head."""
+    if options.kind is not None or modules is not None:
+        return options.kind or "embedding"
+    adapter = checkpoint.documents.get("adapter_config.json", {})
+    if adapter.get("task_type") == "FEATURE_EXTRACTION" and options.head is None:
+        return "embedding"
+    problem = checkpoint.documents.get("config.json", {}).get("problem_type")
+    return _PROBLEMS.get(problem) if isinstance(problem, str) else None
+
+
+def _max_tokens(
+    imported: ImportedPet, modules: SentenceModules | None, shape: BackboneShape
+) -> int:
+    room = min(DEFAULT_MAX_TOKENS, shape.max_positions - imported.pet.reserved_positions())
+    return min(room, modules.max_tokens or room) if modules is not None else room
+
+
+def _with_modules(imported: ImportedPet, modules: SentenceModules) -> ImportedPet:
+    return replace(
+        imported,
+        origin="sentence-transformers",
+        library_version=modules.version,
+        used_keys=imported.used_keys | modules.used_keys,
+    )
 
 
 def _parse_peft(
     checkpoint: Checkpoint, backbone: BackboneTensors, options: ImportOptions
 ) -> ImportedPet:
-    has_own_head = options.head is None or options.pooling is None
+    is_embedding = options.kind == "embedding"
+    has_own_head = not is_embedding and (options.head is None or options.pooling is None)
     head_file = None
     if options.head is not None and has_own_head:
         head_file = head_keys(options.head, backbone)
@@ -173,6 +219,23 @@ _PARSERS: Mapping[Origin, Callable[[Checkpoint, BackboneTensors, ImportOptions],
 }
 
 
+def _head_and_layout(
+    imported: ImportedPet,
+    modules: SentenceModules | None,
+    backbone: BackboneTensors,
+    options: ImportOptions,
+) -> tuple[ImportedHead, EmbeddingLayout | None]:
+    if options.kind != "embedding":
+        return _head(imported, backbone, options), None
+    return embedding_head(
+        modules,
+        backbone,
+        head=options.head,
+        pooling=options.pooling,
+        normalise=options.normalise,
+    )
+
+
 def _head(imported: ImportedPet, backbone: BackboneTensors, options: ImportOptions) -> ImportedHead:
     # PEFT may have trained beside a layer that lies in the file: that head is merged already.
     is_merged = imported.origin == "peft" and imported.head is not None
@@ -181,7 +244,8 @@ def _head(imported: ImportedPet, backbone: BackboneTensors, options: ImportOptio
     if imported.head is None:
         raise HeadMissing(
             "the checkpoint has no head: give a file with its weights (classifier.weight and "
-            "classifier.bias, safetensors or .bin) with `--head`"
+            "classifier.bias, safetensors or .bin) with `--head`, or say that its vectors are the "
+            "answer with `--kind embedding`"
         )
     return imported.head
 
@@ -189,8 +253,12 @@ def _head(imported: ImportedPet, backbone: BackboneTensors, options: ImportOptio
 def _labels(
     head: ImportedHead, config: Mapping[str, object], options: ImportOptions
 ) -> tuple[tuple[str, ...], bool]:
-    """Return the labels, and whether anybody named them."""
-    size = len(head.weight)
+    """Return the labels, and whether anybody named them; an embedding has none to name."""
+    if head.kind == "embedding":
+        if options.labels is not None:
+            raise LabelsMismatch("an embedding has no labels: leave `--labels` out")
+        return (), True
+    size = 0 if head.weight is None else len(head.weight)
     if options.labels is not None:
         if len(options.labels) != size:
             raise LabelsMismatch(

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
@@ -52,10 +51,7 @@ def combine(parts: Sequence[Part], shape: BackboneShape) -> Part:
         TensorMismatch, RankOutOfRange, SiteNotFound, TooManyTokens: If one does not fit.
     """
     if not parts:
-        hidden = shape.hidden_size
-        return Part(
-            BitFit(sites=("embeddings",)), {"embeddings.bias": np.zeros(hidden, np.float32)}
-        )
+        return Part(BitFit(sites=()), {})
     if len(parts) == 1:
         parts[0].pet.tensor_specs(shape)
         return parts[0]

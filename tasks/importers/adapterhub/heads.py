@@ -127,7 +127,8 @@ def _static(
             f"be one"
         )
         findings.append(Finding("note", "assumed_kind", message))
-    return replace(head, labels=_labels(read.label2id, len(head.weight), findings))
+    size = 0 if head.weight is None else len(head.weight)
+    return replace(head, labels=_labels(read.label2id, size, findings))
 
 
 def _layers(config: _HeadConfig, name: str, ledger: Ledger) -> list[_Linear]:

@@ -23,7 +23,7 @@ from tasks.artifact import (
     level_specs,
 )
 from tasks.artifact_writer import staging_folder
-from tasks.description import LevelDescription
+from tasks.description import HeadLayout, LevelDescription
 from tasks.errors import ArtifactExists, BackboneMismatch, ExportRefused
 from tasks.importers.backbone_tensors import BackboneTensors
 from tasks.importers.model_heads import POOLER, head_layers
@@ -35,6 +35,11 @@ _PROBLEMS: Mapping[TaskKind, str] = {
     "regression": "regression",
     "single_label": "single_label_classification",
     "multi_label": "multi_label_classification",
+}
+
+_TASK_TYPES: Mapping[TaskKind, str] = {
+    "tagging": "TOKEN_CLS",
+    "embedding": "FEATURE_EXTRACTION",
 }
 
 
@@ -58,19 +63,20 @@ def export_peft(artifact: Artifact, level: int, backbone: BackboneTensors, folde
     stored = _read(artifact, described, backbone)
     exported = export_pet(described.pet, stored, backbone)
     head, saved = _head(artifact, described, stored, backbone)
-    prefix = backbone.family.prefix
+    kind = artifact.description.kind
+    # A model without a head is the base model itself, whose names have no prefix.
+    prefix = "" if kind == "embedding" else f"{backbone.family.prefix}."
     tensors = {
-        exported.root + (f"{prefix}.{name}" if _is_of_base(name) else name): values
+        exported.root + (f"{prefix}{name}" if _is_of_base(name) else name): values
         for name, values in (exported.tensors | head).items()
         if name != "prompt_embeddings"
     }
     if "prompt_embeddings" in exported.tensors:
         tensors["prompt_embeddings"] = exported.tensors["prompt_embeddings"]
-    is_tagging = artifact.description.kind == "tagging"
     config = exported.config | {
-        "task_type": "TOKEN_CLS" if is_tagging else "SEQ_CLS",
+        "task_type": _TASK_TYPES.get(kind, "SEQ_CLS"),
         "base_model_name_or_path": described.backbone.name,
-        "modules_to_save": saved,
+        "modules_to_save": saved or None,
         "inference_mode": True,
     }
     with staging_folder(folder.parent, f".{folder.name}-") as staging:
@@ -96,6 +102,13 @@ def _head(
     artifact: Artifact, described: LevelDescription, stored: Stored, backbone: BackboneTensors
 ) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """Return the head's tensors by module, and what PEFT calls the modules."""
+    if artifact.description.kind == "embedding":
+        if described.head != HeadLayout(output="none"):
+            raise ExportRefused(
+                "PEFT has no place for a layer behind the pooling: export it as `--format "
+                "petstream`"
+            )
+        return {}, []
     is_tagging = artifact.description.kind == "tagging"
     hidden, activation, out = head_layers(backbone.family, is_tagging)
     layout = described.head
@@ -118,6 +131,8 @@ def _head(
 def _model_config(artifact: Artifact, backbone: BackboneTensors) -> dict[str, Any]:
     """Return a `config.json` of the model with its head: labels and problem type stand there."""
     description = artifact.description
+    if description.kind == "embedding":
+        return backbone.config
     config = backbone.config | {
         "id2label": {str(number): label for number, label in enumerate(description.labels)},
         "label2id": {label: number for number, label in enumerate(description.labels)},

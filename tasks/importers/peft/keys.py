@@ -1,6 +1,7 @@
 """The tensors of a PEFT checkpoint by module and meaning, and which of them have been used."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,12 @@ class PeftKeys:
             raise BadCheckpoint(f"{self._source}: {key} is empty: save the checkpoint again")
         self.used.add(key)
         return self._tensors[key]
+
+    def give_back(self, modules: Iterable[str]) -> None:
+        """Forget that tensors of modules were taken: they became part of nothing."""
+        self.used.difference_update(
+            key for module in modules for key in self._found[module].values()
+        )
 
     def unused(self) -> list[str]:
         """Return the names in the file of tensors that were neither taken nor known copies."""

@@ -84,6 +84,8 @@ def parse_peft(
             ops_at=head_ops,
             head_file=head_file,
         )
+    else:
+        keys.give_back(head_ops)
     if not keys.used:
         raise WrongBackbone(
             f"none of the {len(tensors)} tensors of {source} belongs to a "
