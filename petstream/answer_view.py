@@ -1,6 +1,7 @@
 """Answers for people and for scripts."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from messages.answer_codec import encode_answer
@@ -8,6 +9,7 @@ from messages.errors import ErrorAnswer
 from messages.reply import ReplyAddress
 from producers.ticket import Answer
 
+_NUM_SHOWN = 4
 _AS_JSON = ReplyAddress(key=None, encoding="json")
 
 
@@ -17,12 +19,20 @@ def wire_form(answer: Answer) -> dict[str, Any]:
     return document
 
 
+def shortened(vector: Sequence[float]) -> str:
+    """Return a vector's first numbers and how many there are."""
+    shown = ", ".join(f"{number:.4f}" for number in vector[:_NUM_SHOWN])
+    return f"[{shown}{', ...' if len(vector) > _NUM_SHOWN else ''}] of {len(vector)} dimensions"
+
+
 def one_line(answer: Answer) -> str:
     """Say what was answered, in one line."""
     if isinstance(answer, ErrorAnswer):
         return f"error {answer.reason.value}: {answer.message}"
     if answer.value is not None:
         said = f"{answer.value:.4g}"
+    elif answer.embedding is not None:
+        said = shortened(answer.embedding)
     elif answer.tags is not None:
         said = ", ".join(f"{label} [{first}:{end}]" for first, end, label in answer.tags)
     else:

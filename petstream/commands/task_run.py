@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from petstream.answer_view import shortened
 from petstream.output import console, error_console, fail, print_json
 from petstream.settings import load_settings
 from tasks.artifact import Artifact, open_artifact
@@ -42,6 +43,8 @@ def run(
     if as_json:
         print_json(document)
     else:
+        if answered.answer.embedding is not None:
+            document["embedding"] = shortened(answered.answer.embedding)
         for name, value in document.items():
             console.print(f"{name}: {value}", soft_wrap=True, highlight=False, markup=False)
 
@@ -87,6 +90,8 @@ def _document(
         ]
     elif description.kind == "regression":
         document["value"] = answered.answer.value
+    elif description.kind == "embedding":
+        document["embedding"] = answered.answer.embedding
     else:
         document["labels"] = list(answered.answer.labels)
         document["scores"] = list(answered.answer.scores)
