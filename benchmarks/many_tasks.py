@@ -55,7 +55,7 @@ def make_tasks(
         first,
         name=names[0],
         kind="single_label",
-        labels=[f"label-{number}" for number in range(len(levels[0].head_bias))],
+        labels=[f"label-{number}" for number in range(len(task.head_bias))],
         takes_pair=False,
         source="random",
         licence="none",

@@ -215,8 +215,8 @@ def _stored(store: TaskStore, revision: TaskRevision) -> dict[str, Any]:
 
 
 def _outputs(revision: TaskRevision) -> str:
-    what = "dimensions" if revision.kind == "embedding" else "labels"
-    return f"{revision.num_outputs} {what}"
+    unit = " dims" if revision.kind == "embedding" else ""
+    return f"{revision.num_outputs}{unit}"
 
 
 def _levels(revision: TaskRevision) -> str:

@@ -1,6 +1,7 @@
 """`petstream tasks import` and `export` as a user runs them, on a tiny backbone."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from messages.topics import TopicNames
 from petstream.commands.tasks import app
 from tasks.artifact import open_artifact
 from tests.tasks.importers.checkpoints import lora_config, lora_tensors, write_peft
+from tests.tasks.importers.sentence_folders import add_modules
 from tests.tasks.importers.tiny_models import save_backbone
 from transport.settings import KafkaSettings
 from transport.topics import create_topics
@@ -120,6 +122,25 @@ def test_an_exported_task_is_a_folder_to_use_again(
         assert json.loads(again.stdout)["digest"] == report["digest"]
     else:
         assert open_artifact(tmp_path / "out").digest == report["digest"]
+
+
+def test_a_folder_of_sentence_transformers_is_an_embedding(
+    run: Run, models_dir: Path, tmp_path: Path
+) -> None:
+    """Without a word on its kind; what its vectors are is shown."""
+    add_modules(shutil.copytree(models_dir / "tiny-bert", tmp_path / "model"))
+    shared: list[Any] = ["--backbone", "tiny-bert", "--name", "mine"]
+
+    report = json.loads(run("import", "model", *shared, "--json").stdout)
+    shown = run("import", "model", *shared, "--no-normalise", "--dry-run")
+    wrong = run("import", "model", *shared, "--kind", "regression", "--normalise")
+
+    assert (report["origin"], report["kind"]) == ("sentence-transformers", "embedding")
+    assert report["embedding"] == {"dimensions": 16, "normalise": True}
+    assert open_artifact(tmp_path / "mine").digest == report["digest"]
+    assert "16 dimensions" in shown.stdout
+    assert wrong.exit_code == 2
+    assert "has no vector to normalise" in wrong.stderr
 
 
 def test_a_task_that_is_nowhere_is_said_so(run: Run) -> None:

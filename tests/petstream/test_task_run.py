@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -11,6 +12,7 @@ from petstream.settings import load_settings
 from tasks.artifact import open_artifact
 from tasks.backbone_shape import read_shape
 from tasks.store import TaskStore
+from tests.workers.stored_tasks import write_bare_embedding
 from workers.backbone_store import find
 from workers.local_level import LocalLevel
 
@@ -37,6 +39,23 @@ def test_a_folder_answers_with_the_logits_of_the_engine(level: int) -> None:
     assert document["labels"] == ["lost_or_stolen_card"]
     assert document["logits"] == pytest.approx(expected.logits.tolist(), abs=1e-5)
     assert (document["level"], document["digest"]) == (level, artifact.digest)
+
+
+def test_an_embedding_shows_the_beginning_of_its_vector_and_all_of_it_as_json(
+    tmp_path: Path,
+) -> None:
+    """The vector has length 1; the logits are what the head gives before that."""
+    backbone = find("minilm-l3", load_settings().models_dir)
+    folder = write_bare_embedding(tmp_path / "sentences", backbone).folder
+
+    document = json.loads(_run(folder, "--text", TEXT, "--logits", "--json").stdout)
+    lines = _run(folder, "--text", TEXT).stdout.splitlines()
+
+    vector, logits = (np.array(document[name]) for name in ("embedding", "logits"))
+    assert vector.shape == (384,)
+    assert np.abs(vector - logits / np.linalg.norm(logits)).max() < 1e-6
+    shown = ", ".join(f"{number:.4f}" for number in vector[:4])
+    assert f"embedding: [{shown}, ...] of 384 dimensions" in lines
 
 
 def test_a_task_of_the_store_is_found_by_name_and_revision(

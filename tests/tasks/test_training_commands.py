@@ -8,10 +8,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from petstream.commands import calibrate, train
+from petstream.settings import load_settings
 from tasks.artifact import open_artifact
 from tasks.artifact_writer import replace_cascade
 from tasks.pets.kinds import PET_KINDS
 from tasks.training.injection import TRAINABLE
+from tests.workers.stored_tasks import write_bare_embedding
+from workers.backbone_store import find
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "tasks" / "sms_spam" / "sample.jsonl"
 
@@ -273,3 +276,20 @@ def test_calibrating_with_rows_of_another_task(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "'weather' is not among the 2 labels" in _message(result)
     assert (SAMPLE.parent / "task.json").read_bytes() == before
+
+
+def test_an_embedding_is_neither_trained_nor_calibrated(rows: Path, tmp_path: Path) -> None:
+    """Nor does it get another level; each is one line that says where embeddings come from."""
+    backbone = find("minilm-l3", load_settings().models_dir)
+    folder = write_bare_embedding(tmp_path / "sentences", backbone).folder
+    shared = ("--kind", "bitfit", "--backbone", "minilm-l3", "--data", rows)
+
+    trained = _train(*shared, "--out", tmp_path / "out", "--label-kind", "embedding")
+    added = _train(*shared, "--out", folder, "--level", 1, "--add-level")
+    fitted = _calibrate(folder, "--data", rows)
+
+    assert (trained.exit_code, added.exit_code, fitted.exit_code) == (1, 1, 1)
+    assert "petstream tasks import" in _message(trained)
+    assert "has one level" in _message(added)
+    assert "petstream tasks import" in _message(fitted)
+    assert not (tmp_path / "out").exists()

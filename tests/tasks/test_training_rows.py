@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from messages.task_event import TaskKind
-from tasks.training.errors import BadRows
+from tasks.training.errors import BadRows, NotTrainable
 from tasks.training.rows import read_rows
 from tasks.training.splits import hold_out
 
@@ -106,6 +106,14 @@ def test_a_bad_file_is_one_line(tmp_path: Path, case: str) -> None:
     assert name in str(raised.value)
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) <= 240
+
+
+def test_embeddings_have_no_labelled_rows(tmp_path: Path) -> None:
+    """Where they come from instead is said."""
+    path = _file(tmp_path, "a.jsonl", '{"text": "x", "label": "b"}\n')
+
+    with pytest.raises(NotTrainable, match="petstream tasks import"):
+        read_rows(path, "embedding")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from messages.task_event import TaskReference
 from tasks.artifact import Artifact
 from tasks.artifact_writer import TrainedLevel, write_artifact
-from tasks.description import BackboneReference
+from tasks.backbone_shape import backbone_digest, read_shape
+from tasks.description import BackboneReference, EmbeddingLayout, HeadLayout
 from tasks.errors import TaskError
+from tasks.pets.bitfit import BitFit
 from tasks.store import TaskStore
 from tests.workers.pets import random_task
 from workers.engine import Engine
@@ -132,6 +134,39 @@ def add_task(
     )
     artifact = store.add(folder, {"minilm-l3": engine.backbone.shape})
     return TaskReference(name, artifact.description.revision, artifact.digest)
+
+
+def write_bare_embedding(folder: Path, backbone: Path) -> Artifact:
+    """Write an embedding that is the backbone's own mean-pooled vectors, at length 1.
+
+    Args:
+        folder: To be written.
+        backbone: A real backbone's folder, by whose name the task knows it.
+    """
+    shape = read_shape(backbone)
+    level = TrainedLevel(
+        level=0,
+        backbone=BackboneReference(name=backbone.name, digest=backbone_digest(backbone)),
+        shape=shape,
+        pet=BitFit(sites=()),
+        pooling="mean",
+        max_tokens=128,
+        head_weight=None,
+        head_bias=None,
+        tensors={},
+        head=HeadLayout(output="none"),
+    )
+    return write_artifact(
+        folder,
+        name="sentences",
+        kind="embedding",
+        labels=(),
+        embedding=EmbeddingLayout(dimensions=shape.hidden_size, normalise=True),
+        takes_pair=False,
+        source="",
+        licence="",
+        levels=(level,),
+    )
 
 
 def task_bytes(store: TaskStore, engine: Engine, reference: TaskReference) -> int:

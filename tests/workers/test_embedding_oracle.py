@@ -69,6 +69,7 @@ def expected(model: torch.nn.Module, folder: Path) -> list[NDArray[np.float32]]:
     """Return the mean-pooled vectors of length 1 that transformers gives, a row at a time."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
+    model.train(False)
     vectors = []
     for text in (*SENTENCES, *(text for pair in PARAPHRASES for text in pair)):
         ids = torch.tensor([tokenizer.encode(text).ids])
@@ -97,7 +98,7 @@ def test_vectors_are_transformers_mean_pooled_and_normalised_ones(
     """Of the backbone itself, for which nothing is stored."""
     vectors, confidence = as_published
 
-    theirs = expected(BertModel.from_pretrained(folder).eval(), folder)
+    theirs = expected(BertModel.from_pretrained(folder), folder)
 
     assert [vector.shape for vector in vectors] == [vector.shape for vector in theirs]
     distances = [np.abs(a - b).max() for a, b in zip(vectors, theirs, strict=True)]
@@ -140,7 +141,7 @@ def test_a_lora_for_feature_extraction_is_served_as_peft_serves_it(
     vectors, _ = served(local, tmp_path / "peft", folder, tmp_path / "task", options)
 
     theirs, plain = (
-        expected(found.eval(), folder) for found in (model, BertModel.from_pretrained(folder))
+        expected(found, folder) for found in (model, BertModel.from_pretrained(folder))
     )
     distances = [np.abs(a - b).max() for a, b in zip(vectors, theirs, strict=True)]
     effects = [np.abs(a - b).max() for a, b in zip(vectors, plain, strict=True)]

@@ -29,6 +29,7 @@ from tasks.backbone_shape import BackboneShape
 from tasks.description import BackboneReference
 from tasks.pets.bitfit import BitFit
 from tasks.store import TaskStore
+from tests.workers.stored_tasks import write_bare_embedding
 from transport.errors import VersionMismatch
 from transport.records import OutgoingRecord, Record
 from workers.backbone import Backbone
@@ -346,6 +347,35 @@ def test_a_tagging_row_is_answered_with_spans_of_whole_words(
     )
     assert isinstance(second, ErrorAnswer)
     assert second.reason is Reason.MODEL_FAILED
+
+
+def test_an_embedding_is_answered_with_its_vector_beside_labels(
+    small: Bench, store: TaskStore, backbones: BackboneStore, tmp_path: Path
+) -> None:
+    """In one batch; what a query says of labels and confidence changes no vector."""
+    backbone = backbones.fetch("minilm-l3")
+    artifact = write_bare_embedding(tmp_path / "sentences", backbone)
+    shapes = {backbone.name: small.engine.backbone.shape}
+    digest = store.add(artifact.folder, shapes).digest
+    asks = QueryParameters(top_k=1, min_confidence=1.0, accuracy_target=1.0)
+    rows = [
+        small.row(SPAM, offset=1),
+        small.row(HAM, task_index=1, offset=2),
+        replace(small.row(HAM, task_index=1, offset=3), parameters=asks),
+    ]
+    batch = small.batch(rows, small.references["sms_spam"], TaskReference("sentences", 1, digest))
+
+    spam, first, second = answers(small.run(batch))
+
+    assert isinstance(spam, Result)
+    assert isinstance(first, Result)
+    assert isinstance(second, Result)
+    assert (spam.labels, spam.embedding) == (("spam",), None)
+    assert first.embedding is not None
+    assert len(first.embedding) == small.engine.backbone.shape.hidden_size
+    assert np.linalg.norm(first.embedding) == pytest.approx(1, abs=1e-6)
+    assert (first.confidence, first.labels, first.value, first.tags) == (1.0, (), None, None)
+    assert second.embedding == pytest.approx(first.embedding, abs=1e-6)
 
 
 def zeros(pet: BitFit, shape: BackboneShape) -> dict[str, NDArray[np.float32]]:

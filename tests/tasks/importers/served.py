@@ -33,6 +33,7 @@ def engine_logits(
 def _load(imported: ImportedPet, engine: Engine, has_pairs: bool) -> LoadedTask:
     head = imported.head
     assert head is not None
+    assert head.bias is not None
     backbone = engine.backbone
     stored = imported.pet.encode(backbone.shape, imported.tensors, "float32")
     weights = PetWeights(
@@ -68,6 +69,6 @@ def _load(imported: ImportedPet, engine: Engine, has_pairs: bool) -> LoadedTask:
 
 
 def _hidden(head: ImportedHead) -> HiddenLayer | None:
-    if head.layout is None:
+    if head.layout is None or head.layout.activation is None:
         return None
     return HiddenLayer(head.hidden_weight, head.hidden_bias, head.layout.activation)

@@ -64,6 +64,7 @@ def test_a_head_in_a_second_file_stands_on_the_pooler(
 
     found = import_checkpoint(folder, backbone, ImportOptions(head=path))
 
+    assert found.level.head_weight is not None
     assert np.array_equal(found.level.head_weight, head["classifier.weight"])
     assert found.level.head is not None
     assert found.level.head.hidden == "pooler"
@@ -80,6 +81,7 @@ def test_a_head_of_one_layer_reads_what_it_is_told_to(
     found = import_checkpoint(folder, backbone, options)
 
     assert (found.level.pooling, found.level.head) == ("mean", None)
+    assert found.level.head_bias is not None
     assert not found.level.head_bias.any()
 
 
@@ -103,6 +105,7 @@ def test_lora_on_a_head_is_merged_into_the_one_of_a_file(
 
     found = import_checkpoint(folder, backbone, ImportOptions(head=tmp_path / "head.safetensors"))
 
+    assert found.level.head_weight is not None
     assert np.allclose(found.level.head_weight, head["classifier.weight"] + 2 * b @ a)
 
 
@@ -117,6 +120,7 @@ def test_copies_of_the_head_are_left_out(backbone: BackboneTensors, tmp_path: Pa
     found = import_checkpoint(folder, backbone, ImportOptions())
 
     assert len(messages(found, "duplicate_key")) == 3
+    assert found.level.head_bias is not None
     assert np.array_equal(found.level.head_bias, lora_tensors()[f"{CLASSIFIER}.bias"])
 
 

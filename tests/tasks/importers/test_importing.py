@@ -53,6 +53,7 @@ def test_it_is_written_as_a_task_that_can_be_read(
     artifact = open_artifact(tmp_path / "task")
     weights = artifact.load_level(0, backbone.shape, backbone_digest=backbone.reference.digest)
     assert artifact.description.source == "a checkpoint of PEFT"
+    assert weights.head_weight is not None
     assert np.array_equal(weights.head_weight, lora_tensors()[f"{CLASSIFIER}.weight"])
 
 
