@@ -57,7 +57,8 @@ def parse_full_finetune(
     head = None if kind == "embedding" else _head(model, backbone, config, kind)
     whole = combine(parts, backbone.shape)
     _check_rest(model, backbone)
-    known = {model.keys.get(name) for name in (*_BUFFERS, *backbone)}
+    unread = (f"{POOLER}.weight", f"{POOLER}.bias") if kind == "embedding" else ()
+    known = {model.keys.get(name) for name in (*_BUFFERS, *backbone, *unread)}
     findings = [
         *checkpoint.findings,
         *([] if kept is None else [_error_finding(kept)]),

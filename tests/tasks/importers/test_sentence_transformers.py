@@ -70,6 +70,37 @@ def test_an_unchanged_backbone_stores_nothing(
     assert artifact.description.embedding == found.embedding
 
 
+def test_a_pooler_that_no_vector_passes_through_is_not_warned_of(
+    folder: Path, tmp_path: Path
+) -> None:
+    """The library saves BERT's with every model; backbones here may be without."""
+    bare = shutil.copytree(folder, tmp_path / "bare")
+    tensors = safetensors.numpy.load_file(folder / "model.safetensors")
+    kept = {name: values for name, values in tensors.items() if "pooler" not in name}
+    assert len(kept) == len(tensors) - 2
+    safetensors.numpy.save_file(kept, bare / "model.safetensors")
+
+    assert codes(imported(folder, BackboneTensors(bare))) == {"changes_nothing"}
+
+
+def test_modules_have_other_names_in_version_6(folder: Path, backbone: BackboneTensors) -> None:
+    """Where the library keeps them does not matter, what they are does."""
+    names = (
+        "base.modules.transformer.Transformer",
+        "sentence_transformer.modules.pooling.Pooling",
+        "base.modules.normalize.Normalize",
+    )
+    change_modules(
+        folder,
+        lambda modules: [
+            module.update(type=f"sentence_transformers.{name}")
+            for module, name in zip(modules, names, strict=True)
+        ],
+    )
+
+    assert imported(folder, backbone).kind == "embedding"
+
+
 def with_dense(activation: str, num_out: int, *kinds: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401
     return {
         "kinds": kinds or ALL,
