@@ -1,6 +1,7 @@
 """Residual and LayerNorm, with the gamma and beta of each row's task."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,24 @@ class NormWeights(NamedTuple):
     """Gamma, shape (hidden,)."""
     bias: torch.Tensor
     """Beta, shape (hidden,)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NormDeltas:
+    """What a task adds to the parameters of one LayerNorm; None adds nothing."""
+
+    weight: torch.Tensor | None
+    """Shape (hidden,), of the shared gamma's type or float16."""
+    bias: torch.Tensor | None
+    """Shape (hidden,), likewise."""
+
+
+def changed_norm(shared: NormWeights, deltas: NormDeltas) -> NormWeights:
+    """Return shared plus delta; what has no delta is the shared tensor itself."""
+    return NormWeights(
+        shared.weight if deltas.weight is None else shared.weight + deltas.weight,
+        shared.bias if deltas.bias is None else shared.bias + deltas.bias,
+    )
 
 
 def add_layer_norm(

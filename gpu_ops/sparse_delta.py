@@ -4,9 +4,9 @@ Two ways to the same product, for few and for many rows of a task: a sparse prod
 shared one, or a copy of the shared weight with the changes written in. Which is faster from how
 many rows on depends on the machine and the density, so the caller measures it.
 
-A change is held as CSR with two bytes to a column, and the values of dropped weights are read from
-the shared weight (PetS: four bytes to each, and the values); what an op needs besides is made when
-it runs.
+A change is held as CSR with two bytes to a column and, where they suffice, to a row; the values of
+dropped weights are read from the shared weight (PetS: four bytes to each, and the values). What an
+op needs besides is made when it runs.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,8 @@ class SparseWeights:
     """Shape (num_changed,), int16, or int32 where `in` is too large for it: row by row, ascending
     within each."""
     row_offsets: torch.Tensor
-    """Shape (out + 1,), int32: row r has the columns from row_offsets[r] to row_offsets[r + 1]."""
+    """Shape (out + 1,), int16, or int32 where there are too many changes for it: row r has the
+    columns from row_offsets[r] to row_offsets[r + 1]."""
     values: torch.Tensor | None
     """Shape (num_changed,), float32 or float16: what is added there. None: the weights there are
     dropped, each w has -w added."""
@@ -49,12 +50,17 @@ def sparse_weights(
     """
     num_out, num_in = shape
     row_ends = torch.bincount(flat_indices // num_in, minlength=num_out).cumsum(0)
-    is_narrow = num_in - 1 <= torch.iinfo(torch.int16).max
+    row_offsets = torch.cat([row_ends.new_zeros(1), row_ends])
     return SparseWeights(
-        columns=(flat_indices % num_in).to(torch.int16 if is_narrow else torch.int32),
-        row_offsets=torch.cat([row_ends.new_zeros(1), row_ends]).to(torch.int32),
+        columns=(flat_indices % num_in).to(_narrowest(num_in - 1)),
+        row_offsets=row_offsets.to(_narrowest(len(flat_indices))),
         values=values,
     )
+
+
+def _narrowest(largest: int) -> torch.dtype:
+    """Return the smallest type of integers, of those that ops convert quickly, for 0..largest."""
+    return torch.int16 if largest <= torch.iinfo(torch.int16).max else torch.int32
 
 
 def add_sparse_delta_(
@@ -81,7 +87,7 @@ def add_sparse_delta_(
         update = F.embedding_bag(
             delta.columns.int(),
             x[start:end].t().contiguous(),
-            delta.row_offsets,
+            delta.row_offsets.int(),
             mode="sum",
             per_sample_weights=added.to(x.dtype),
             include_last_offset=True,
@@ -123,6 +129,6 @@ def patch_weight(weight: torch.Tensor, delta: SparseWeights, out: torch.Tensor) 
 def _flat_indices(delta: SparseWeights, weight: torch.Tensor) -> torch.Tensor:
     """Return the positions in the weight read row by row, shape (num_changed,), int32."""
     rows, columns = torch._convert_indices_from_csr_to_coo(
-        delta.row_offsets, delta.columns.int(), out_int32=True
+        delta.row_offsets.int(), delta.columns.int(), out_int32=True
     )
     return torch.add(columns, rows, alpha=weight.shape[1])

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from gpu_ops.activations import ACTIVATIONS
 from gpu_ops.bottleneck import BottleneckWeights
+from gpu_ops.compacter import CompacterWeights
 from gpu_ops.layer_norm import NormWeights
 from gpu_ops.row_gate import GateWeights, row_gates
 
@@ -25,7 +26,7 @@ OWN_EPS = 1e-5
 class SublayerAdapter:
     """One task's adapter at the end of a sub-layer."""
 
-    projections: BottleneckWeights
+    projections: BottleneckWeights | CompacterWeights
     reads: Literal["output", "normed", "input"]
     adds_to: Literal["output", "normed", "summed"]
     norm_before: NormWeights | None
@@ -41,6 +42,7 @@ def run_sublayer_adapter(
     norm: NormWeights,
     eps: float,
     adapter: SublayerAdapter,
+    projections: BottleneckWeights,
     row_lens: Sequence[int],
 ) -> torch.Tensor:
     """Return what the sub-layer gives with the adapter, its LayerNorm included.
@@ -58,6 +60,7 @@ def run_sublayer_adapter(
         norm: The LayerNorm behind the sub-layer.
         eps: Of that LayerNorm.
         adapter: The task's.
+        projections: Its own, multiplied out.
         row_lens: Tokens of each row.
 
     Returns:
@@ -69,7 +72,7 @@ def run_sublayer_adapter(
     if "normed" in (adapter.reads, adapter.adds_to):
         places["normed"] = F.layer_norm(summed, width, *norm, eps)
     source, base = places[adapter.reads], places[adapter.adds_to]
-    change = _change(source, adapter, row_lens)
+    change = _change(source, adapter, projections, row_lens)
     if adapter.norm_after is not None:
         if adapter.norm_after_on == "change":
             change = F.layer_norm(change, width, *adapter.norm_after, OWN_EPS)
@@ -84,15 +87,17 @@ def run_sublayer_adapter(
 
 
 def _change(
-    source: torch.Tensor, adapter: SublayerAdapter, row_lens: Sequence[int]
+    source: torch.Tensor,
+    adapter: SublayerAdapter,
+    projections: BottleneckWeights,
+    row_lens: Sequence[int],
 ) -> torch.Tensor:
     x = source
     if adapter.norm_before is not None:
         x = F.layer_norm(x, (x.shape[1],), *adapter.norm_before, OWN_EPS)
-    weights = adapter.projections
-    inner = F.linear(x, weights.down_weight.to(x.dtype), weights.down_bias)
-    inner = ACTIVATIONS[weights.activation](inner)
-    change = F.linear(inner, weights.up_weight.to(x.dtype), weights.up_bias)
+    inner = F.linear(x, projections.down_weight.to(x.dtype), projections.down_bias)
+    inner = ACTIVATIONS[projections.activation](inner)
+    change = F.linear(inner, projections.up_weight.to(x.dtype), projections.up_bias)
     if adapter.gate is not None:
         change.mul_(row_gates(source, row_lens, adapter.gate))
     return change

@@ -75,6 +75,21 @@ class SparseDelta:
     (delta = -W)."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class KroneckerSum:
+    """Compacter's projection: W^T = sum_i kron(rule_i, left_i right_i).
+
+    Karimi Mahabadi, Henderson, Ruder, NeurIPS 2021, equations 3 and 5.
+    """
+
+    rule: Array
+    """Shape (n, n, n)."""
+    left: Array
+    """Shape (n, in / n, rank), or the whole blocks, (n, in / n, out / n)."""
+    right: Array | None
+    """Shape (n, rank, out / n). None: `left` has the whole blocks."""
+
+
 Reads = Literal["output", "normed", "input"]
 AddsTo = Literal["output", "normed", "summed"]
 NormAfter = Literal["change", "sum"]
@@ -92,11 +107,11 @@ class Bottleneck:
     `normed` LN(h + r). By default all is as in Houlsby et al.: LN(h + up(activation(down(h))) + r).
     """
 
-    down_weight: Array
+    down_weight: Array | KroneckerSum
     """Shape (bottleneck, hidden)."""
     down_bias: Array
     """Shape (bottleneck,)."""
-    up_weight: Array
+    up_weight: Array | KroneckerSum
     """Shape (hidden, bottleneck)."""
     up_bias: Array
     """Shape (hidden,)."""

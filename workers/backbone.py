@@ -128,8 +128,6 @@ class Backbone:
 
 def shared_tensors(backbone: Backbone) -> Iterator[torch.Tensor]:
     """Yield those of the backbone's tensors that a task's ops may be, unchanged."""
-    for norm in (*backbone.norms.values(), backbone.embeddings.norm):
-        yield from norm
     if backbone.pooler is not None:
         yield backbone.pooler.weight
         yield backbone.pooler.bias

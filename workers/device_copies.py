@@ -21,14 +21,14 @@ class DeviceCopies:
 
     def __init__(self, backbone: Backbone, device: torch.device) -> None:
         self._device = device
-        # A task whose norm is half the backbone's own shares that half on the device, too.
+        # A task whose head reads the backbone's pooler shares it on the device, too.
         self._shared = {id(tensor): _copied(tensor, device) for tensor in shared_tensors(backbone)}
 
     def staged(self, task: LoadedTask) -> LoadedTask:
         """Return the task in page-locked memory where the device is a GPU, else as it is."""
         if self._device.type != "cuda":
             return task
-        return _with_tensors(task, lambda t: t if id(t) in self._shared else t.pin_memory())
+        return with_tensors(task, lambda t: t if id(t) in self._shared else t.pin_memory())
 
     def of(self, task: LoadedTask) -> LoadedTask:
         """Return a copy of the task on the device, there when this returns."""
@@ -37,7 +37,7 @@ class DeviceCopies:
             shared = self._shared.get(id(tensor))
             return _copied(tensor, self._device) if shared is None else shared
 
-        copied = _with_tensors(task, copy)
+        copied = with_tensors(task, copy)
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()
         return copied
@@ -47,8 +47,8 @@ def _copied(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return torch.empty_like(tensor, device=device).copy_(tensor, non_blocking=True)
 
 
-def _with_tensors(task: LoadedTask, change: Callable[[torch.Tensor], torch.Tensor]) -> LoadedTask:
-    """Return the task with each tensor replaced."""
+def with_tensors(task: LoadedTask, change: Callable[[torch.Tensor], torch.Tensor]) -> LoadedTask:
+    """Return the task with each tensor of its ops replaced."""
     ops = task.ops
     return replace(
         task,

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from gpu_ops.layer_norm import NormWeights
+from gpu_ops.layer_norm import NormDeltas
 from tasks.site_ops import PromptLevel, PromptPlace, SiteOps
 from workers.backbone import Backbone
 from workers.errors import TaskUnsupportedError
-from workers.task_tensors import as_tensor, changed_norm
+from workers.task_tensors import as_tensor, narrow_tensor, narrowed, norm_deltas
 
 
 class PromptVectors(NamedTuple):
@@ -29,8 +29,7 @@ class EmbeddingOps:
 
     prompt: PromptVectors | None
     position_offset: int
-    norm: NormWeights | None
-    """Whole gamma and beta: shared plus delta."""
+    norm: NormDeltas | None
     word_rows: torch.Tensor | None
     """Shape (num_changed,), int64, ascending: rows of the word table."""
     word_deltas: torch.Tensor | None
@@ -60,11 +59,14 @@ def embedding_ops(ops: SiteOps, backbone: Backbone) -> EmbeddingOps:
     """Return the ops of a task at the embeddings of a backbone."""
     norm = None
     if ops.norm_weight is not None or ops.norm_bias is not None:
-        norm = changed_norm(ops, backbone.embeddings.norm)
+        norm = norm_deltas(ops)
     prompt = None
     if ops.prompt is not None:
         prompt = PromptVectors(
-            as_tensor(ops.prompt.vectors), ops.prompt.place, ops.prompt.enters, ops.prompt.pools_own
+            narrow_tensor(ops.prompt.vectors),
+            ops.prompt.place,
+            ops.prompt.enters,
+            ops.prompt.pools_own,
         )
     words = ops.word_deltas
     return EmbeddingOps(
@@ -72,7 +74,7 @@ def embedding_ops(ops: SiteOps, backbone: Backbone) -> EmbeddingOps:
         position_offset=ops.position_offset,
         norm=norm,
         word_rows=None if words is None else torch.from_numpy(words.rows.astype(np.int64)),
-        word_deltas=None if words is None else as_tensor(words.values),
+        word_deltas=None if words is None else narrow_tensor(words.values),
         place_deltas=_place_deltas(ops, backbone),
     )
 
@@ -88,7 +90,7 @@ def _place_deltas(ops: SiteOps, backbone: Backbone) -> torch.Tensor | None:
         positions = _fitting(as_tensor(ops.position_deltas), positions, "positions")
     if ops.type_deltas is not None:
         types = _fitting(as_tensor(ops.type_deltas), types, "token types")
-    return (types[:, None, :] + positions[None, :, :]).reshape(-1, hidden)
+    return narrowed((types[:, None, :] + positions[None, :, :]).reshape(-1, hidden))
 
 
 def _fitting(deltas: torch.Tensor, table: torch.Tensor, name: str) -> torch.Tensor:

@@ -33,7 +33,7 @@ from gpu_ops.task_products import TaskProducts
 from gpu_ops.varlen_attention import PrefixStates, varlen_attention
 from tasks.backbone_shape import NormSite
 from workers.backbone import PRODUCTS, SITES_OF, Backbone, Product
-from workers.dropped_values import DroppedValues
+from workers.expanded_weights import ExpandedWeights
 from workers.linear_backends import Linear, LinearChoice, choose, unpacked_op
 from workers.packed_batch import PackedBatch
 from workers.relative_attention import RelativeBias
@@ -75,7 +75,7 @@ class Encoder:
             )
             for product in PRODUCTS
         )
-        self._dropped_values = DroppedValues()
+        self._expanded = ExpandedWeights()
         self.low_rank_products: dict[Product, TaskProducts] = {}
         for product in PRODUCTS:
             num_out, num_in = backbone.products[0, product].weight.shape
@@ -111,12 +111,13 @@ class Encoder:
             tokens = slice(*segment.tokens)
             ops.change(batch.token_ids[tokens], batch.places[tokens], embedded[tokens])
             if ops.norm is not None:
-                own_norms.append((segment.tokens, ops.norm))
+                own_norms.append((segment.tokens, self._expanded.norm(ops.norm, tables.norm)))
             if ops.prompt is not None and segment.virtual_tokens is not None:
+                vectors = ops.prompt.vectors.to(embedded.dtype)
                 if ops.prompt.enters == "words":
-                    embedded[segment.virtual_tokens] = ops.prompt.vectors
+                    embedded[segment.virtual_tokens] = vectors
                 else:
-                    behind_norm.append((segment.virtual_tokens, ops.prompt.vectors))
+                    behind_norm.append((segment.virtual_tokens, vectors))
         hidden = add_layer_norm(
             embedded,
             F.embedding(batch.places, tables.places),
@@ -156,13 +157,14 @@ class Encoder:
             ops = segment.task.ops.prefixes.get(layer)
             if ops is None:
                 continue
+            states = self._expanded.prefix(ops)
             if ops.gate is None:
-                prefixes |= dict.fromkeys(range(*segment.rows), ops.states)
+                prefixes |= dict.fromkeys(range(*segment.rows), states)
                 continue
             gates = row_gates(hidden[slice(*segment.tokens)], segment.row_lens, ops.gate)
             firsts = accumulate(segment.row_lens[:-1], initial=0)
             for row, first in zip(range(*segment.rows), firsts, strict=True):
-                keys, values = ops.states
+                keys, values = states
                 prefixes[row] = PrefixStates(keys * gates[first], values * gates[first])
         return prefixes
 
@@ -178,7 +180,10 @@ class Encoder:
         if not segments:
             return self._linears[layer, product](x)
         active = [(segment.tokens, ops) for segment, ops in segments]
-        scaled = [(span, ops.input_scale) for span, ops in active if ops.input_scale is not None]
+        vector = self._expanded.vector
+        scaled = [
+            (span, vector(ops.input_scale)) for span, ops in active if ops.input_scale is not None
+        ]
         if scaled and product in ("qkv", "ffn_input"):
             x = x.clone()  # the residual reads it too
         scale_(x, [span for span, _ in scaled], [scale for _, scale in scaled])
@@ -188,19 +193,21 @@ class Encoder:
             y,
             x,
             [segment.tokens for segment, _ in low_rank],
-            [factors for _, factors in low_rank],
+            [self._expanded.low_rank(factors) for _, factors in low_rank],
             self.low_rank_products[product],
             [segment.row_lens for segment, _ in low_rank],
         )
-        scales = [(span, ops.output_scale) for span, ops in active if ops.output_scale is not None]
+        scales = [
+            (span, vector(ops.output_scale)) for span, ops in active if ops.output_scale is not None
+        ]
         scale_(y, [span for span, _ in scales], [scale for _, scale in scales])
-        biases = [(span, ops.bias) for span, ops in active if ops.bias is not None]
+        biases = [(span, vector(ops.bias)) for span, ops in active if ops.bias is not None]
         add_bias_(y, [span for span, _ in biases], [bias for _, bias in biases])
         adapters = [(span, ops.adapter) for span, ops in active if ops.adapter is not None]
         add_bottleneck_(
             y,
             [span for span, _ in adapters],
-            [adapter for _, adapter in adapters],
+            [self._expanded.adapter(adapter) for _, adapter in adapters],
             self.adapter_products,
         )
         return y
@@ -225,7 +232,7 @@ class Encoder:
             x,
             [span for span, _ in beside],
             [delta for _, delta in beside],
-            [self._dropped_values.of(delta, weight) for _, delta in beside],
+            [self._expanded.values(delta, weight) for _, delta in beside],
         )
         return y
 
@@ -275,17 +282,20 @@ class Encoder:
         adapted: list[tuple[Span, torch.Tensor]] = []
         for segment in batch.segments:
             task, tokens = segment.task.ops, slice(*segment.tokens)
-            norm = task.norms.get((layer, site))
-            if norm is not None:
+            deltas = task.norms.get((layer, site))
+            norm = shared
+            if deltas is not None:
+                norm = self._expanded.norm(deltas, shared)
                 own.append((segment.tokens, norm))
             ops = task.products.get((layer, product))
             if ops is not None and ops.sublayer_adapter is not None:
                 result = run_sublayer_adapter(
                     output[tokens],
                     residual[tokens],
-                    norm or shared,
+                    norm,
                     eps,
                     ops.sublayer_adapter,
+                    self._expanded.adapter(ops.sublayer_adapter.projections),
                     segment.row_lens,
                 )
                 adapted.append((segment.tokens, result))

@@ -2,18 +2,21 @@
 
 Query, key and value are one product here, so their ops are laid side by side: biases and scales
 end to end, low-rank down factors one below the other, sparse changes with their positions moved.
+Floats are held as float16 where that loses nothing, as with those of a float16 file; what they are
+when they run is `workers/expanded_weights.py`. As float32 stays what is small beside the rest of
+its kind: biases of adapters, gates, heads.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from gpu_ops.bottleneck import BottleneckWeights
-from gpu_ops.layer_norm import NormWeights
+from gpu_ops.compacter import CompacterWeights, KroneckerFactors
+from gpu_ops.layer_norm import NormDeltas, NormWeights
 from gpu_ops.low_rank import LowRankFactors, UpFactor
 from gpu_ops.ragged_head import HeadWeights, HiddenWeights
 from gpu_ops.row_gate import GateWeights
@@ -24,6 +27,7 @@ from tasks.backbone_shape import NORM_SITES, NormSite
 from tasks.site_ops import (
     Bottleneck,
     Gate,
+    KroneckerSum,
     LowRank,
     Norm,
     PetWeights,
@@ -42,7 +46,7 @@ from workers.backbone import (
 from workers.break_even import NEVER
 from workers.embedding_ops import EmbeddingOps, embedding_ops
 from workers.errors import TaskUnsupportedError
-from workers.task_tensors import as_tensor, changed_norm
+from workers.task_tensors import as_tensor, narrow_tensor, narrowed, norm_deltas, tensors_within
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,12 +72,13 @@ class ProductOps:
     sparse: SparseChange | None = None
     dense: torch.Tensor | None = None
     """Shape (out, in), added to the shared weight."""
-    adapter: BottleneckWeights | None = None
+    adapter: BottleneckWeights | CompacterWeights | None = None
     """At `attention_output` and `ffn_output` only, as is the following."""
     sublayer_adapter: SublayerAdapter | None = None
 
 
-class PrefixOps(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class PrefixOps:
     """One task's prefix at one layer."""
 
     states: PrefixStates
@@ -86,8 +91,7 @@ class TaskOps:
     """All of one task's weights for one backbone."""
 
     products: Mapping[tuple[int, Product], ProductOps]
-    norms: Mapping[tuple[int, NormSite], NormWeights]
-    """Whole gammas and betas: shared plus delta."""
+    norms: Mapping[tuple[int, NormSite], NormDeltas]
     prefixes: Mapping[int, PrefixOps]
     """By layer."""
     embeddings: EmbeddingOps | None
@@ -103,7 +107,7 @@ def build_task_ops(pet: PetWeights, backbone: Backbone) -> TaskOps:
         TaskUnsupportedError: If an op stands at a site where the engine has no place for it.
     """
     products: dict[tuple[int, Product], ProductOps] = {}
-    norms: dict[tuple[int, NormSite], NormWeights] = {}
+    norms: dict[tuple[int, NormSite], NormDeltas] = {}
     for layer in range(backbone.shape.num_layers):
         for product in PRODUCTS:
             sites = [pet.sites.get((layer, site), SiteOps()) for site in SITES_OF[product]]
@@ -113,7 +117,7 @@ def build_task_ops(pet: PetWeights, backbone: Backbone) -> TaskOps:
         for norm_site in NORM_SITES:
             deltas = pet.sites.get((layer, norm_site))
             if deltas is not None:
-                norms[layer, norm_site] = changed_norm(deltas, backbone.norms[layer, norm_site])
+                norms[layer, norm_site] = norm_deltas(deltas)
     prefixes = {
         layer: _prefix(ops.prefix)
         for (layer, site), ops in pet.sites.items()
@@ -127,7 +131,7 @@ def build_task_ops(pet: PetWeights, backbone: Backbone) -> TaskOps:
     num_bytes = sum(
         tensor.untyped_storage().nbytes()
         for part in parts
-        for tensor in _tensors(part)
+        for tensor in tensors_within(part)
         if tensor.untyped_storage().data_ptr() not in shared
     )
     return TaskOps(products, norms, prefixes, embeddings, head, num_bytes)
@@ -152,7 +156,8 @@ def _head(pet: PetWeights, backbone: Backbone) -> HeadWeights:
 
 def _prefix(prefix: Prefix) -> PrefixOps:
     gate = None if prefix.gate is None else _gate(prefix.gate)
-    return PrefixOps(PrefixStates(as_tensor(prefix.keys), as_tensor(prefix.values)), gate)
+    states = PrefixStates(narrow_tensor(prefix.keys), narrow_tensor(prefix.values))
+    return PrefixOps(states, gate)
 
 
 def _gate(gate: Gate) -> GateWeights:
@@ -185,7 +190,7 @@ def _product_ops(
     ops = ProductOps(
         bias=_side_by_side([site.bias for site in sites], num_out, fill=0.0),
         low_rank=_low_rank([site.low_rank for site in sites], num_out),
-        input_scale=None if sites[0].input_scale is None else as_tensor(sites[0].input_scale),
+        input_scale=None if sites[0].input_scale is None else narrow_tensor(sites[0].input_scale),
         output_scale=_side_by_side([site.output_scale for site in sites], num_out, fill=1.0),
         sparse=_sparse([site.sparse for site in sites], shape),
         dense=_dense([site.dense for site in sites], shape),
@@ -228,8 +233,10 @@ def _side_by_side(
 ) -> torch.Tensor | None:
     if all(part is None for part in parts):
         return None
-    return torch.cat(
-        [torch.full((num_out,), fill) if part is None else as_tensor(part) for part in parts]
+    return narrowed(
+        torch.cat(
+            [torch.full((num_out,), fill) if part is None else as_tensor(part) for part in parts]
+        )
     )
 
 
@@ -241,9 +248,10 @@ def _low_rank(parts: list[LowRank | None], num_out: int) -> LowRankFactors | Non
         if part is not None:
             downs.append(as_tensor(part.a))
             gate = None if part.gate is None else _gate(part.gate)
-            ups.append(UpFactor(rank, index * num_out, as_tensor(part.b) * part.scale, gate))
+            up = narrowed(as_tensor(part.b) * part.scale)
+            ups.append(UpFactor(rank, index * num_out, up, gate))
             rank += len(part.a)
-    return LowRankFactors(torch.cat(downs), tuple(ups)) if ups else None
+    return LowRankFactors(narrowed(torch.cat(downs)), tuple(ups)) if ups else None
 
 
 def _sparse(parts: list[SparseDelta | None], shape: torch.Size) -> SparseChange | None:
@@ -266,23 +274,17 @@ def _sparse(parts: list[SparseDelta | None], shape: torch.Size) -> SparseChange 
     return SparseChange(
         sparse_weights(
             flat_indices,
-            _narrowed(torch.cat([as_tensor(some) for some in values])) if values else None,
+            narrowed(torch.cat([as_tensor(some) for some in values])) if values else None,
             (num_out, num_in),
         )
     )
-
-
-def _narrowed(values: torch.Tensor) -> torch.Tensor:
-    """Return the values as float16 where that loses nothing, as with those of a float16 file."""
-    narrow = values.to(torch.float16)
-    return narrow if narrow.to(values.dtype).equal(values) else values
 
 
 def _dense(parts: list[NDArray[np.float32] | None], shape: torch.Size) -> torch.Tensor | None:
     if all(part is None for part in parts):
         return None
     block = torch.Size((shape[0] // len(parts), shape[1]))
-    return _narrowed(
+    return narrowed(
         torch.cat([torch.zeros(block) if part is None else as_tensor(part) for part in parts])
     )
 
@@ -324,23 +326,27 @@ def _own_norm(norm: Norm) -> NormWeights:
     return NormWeights(as_tensor(norm.weight), as_tensor(norm.bias))
 
 
-def _projections(adapter: Bottleneck) -> BottleneckWeights:
+def _projections(adapter: Bottleneck) -> BottleneckWeights | CompacterWeights:
+    down, up = adapter.down_weight, adapter.up_weight
+    if isinstance(down, KroneckerSum) and isinstance(up, KroneckerSum):
+        return CompacterWeights(
+            down=_factors(down),
+            down_bias=narrow_tensor(adapter.down_bias),
+            up=_factors(up),
+            up_bias=narrow_tensor(adapter.up_bias),
+            activation=adapter.activation,
+        )
+    assert isinstance(down, np.ndarray)
+    assert isinstance(up, np.ndarray)
     return BottleneckWeights(
-        down_weight=_narrowed(as_tensor(adapter.down_weight)),
+        down_weight=narrow_tensor(down),
         down_bias=as_tensor(adapter.down_bias),
-        up_weight=_narrowed(as_tensor(adapter.up_weight)),
+        up_weight=narrow_tensor(up),
         up_bias=as_tensor(adapter.up_bias),
         activation=adapter.activation,
     )
 
 
-def _tensors(part: object) -> Iterator[torch.Tensor]:
-    """Yield the tensors within a dataclass or tuple of weights."""
-    if isinstance(part, torch.Tensor):
-        yield part
-    elif is_dataclass(part):
-        for field in fields(part):
-            yield from _tensors(getattr(part, field.name))
-    elif isinstance(part, tuple):
-        for item in part:
-            yield from _tensors(item)
+def _factors(weight: KroneckerSum) -> KroneckerFactors:
+    right = None if weight.right is None else narrow_tensor(weight.right)
+    return KroneckerFactors(narrow_tensor(weight.rule), narrow_tensor(weight.left), right)

@@ -56,7 +56,7 @@ def sparse_pool(deltas: Sequence[SparseWeights], dtype: torch.dtype) -> SparsePo
         values=torch.cat(
             [no_values, *(d.values.to(dtype) for d in deltas if d.values is not None)]
         ),
-        row_offsets=torch.stack([delta.row_offsets for delta in deltas]),
+        row_offsets=torch.stack([delta.row_offsets.int() for delta in deltas]),
         first_column=_starts(lengths).to(no_values.device),
         first_value=torch.where(
             torch.tensor([delta.values is None for delta in deltas]),

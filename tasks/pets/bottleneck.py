@@ -86,7 +86,7 @@ class BottleneckPet(Pet):
 
     @abstractmethod
     def decode_projection(self, prefix: str, tensors: Tensors) -> tuple[Any, Any]:
-        """Return weight [out, in] and bias [out] of one projection, float32."""
+        """Return weight [out, in] or its factors, and bias [out], of one projection, float32."""
 
     def tensor_specs(self, shape: BackboneShape) -> dict[str, TensorSpec]:
         """Both projections of each adapter, its norms and gate, and deltas of the norm behind."""

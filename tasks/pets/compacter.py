@@ -1,18 +1,18 @@
 """Compacter: adapters whose projections are sums of Kronecker products.
 
-Karimi Mahabadi, Henderson, Ruder, NeurIPS 2021, equations 3 and 5. Stored are the factors; in
-memory the projections are whole, so that they run as an adapter's do.
+Karimi Mahabadi, Henderson, Ruder, NeurIPS 2021, equations 3 and 5. Stored and held are the factors;
+a worker multiplies them out for the tasks in use, which then run as adapters do.
 """
 
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from tasks.backbone_shape import BackboneShape
 from tasks.errors import RankOutOfRange
 from tasks.pets.bottleneck import BottleneckPet
 from tasks.pets.pet import Tensors, TensorSpec, to_float32
+from tasks.site_ops import KroneckerSum
 
 _SHARED_RULE = "compacter.rule"
 
@@ -56,14 +56,11 @@ class Compacter(BottleneckPet):
         return specs
 
     def decode_projection(self, prefix: str, tensors: Tensors) -> tuple[Any, Any]:
-        """Multiply the factors out."""
-        rule = tensors[_SHARED_RULE if self.shared_rule else f"{prefix}.rule"]
-        if self.phm_rank is None:
-            blocks = to_float32(tensors[f"{prefix}.blocks"])
-        else:
-            blocks = to_float32(tensors[f"{prefix}.left"]) @ to_float32(tensors[f"{prefix}.right"])
-        n, rows, columns = blocks.shape
-        # kron(rule_i, block_i)[a r + b, c s + d] = rule_i[a, c] block_i[b, d], for blocks [r, s].
-        summed = np.einsum("iac,ibd->abcd", to_float32(rule), blocks)
-        weight = summed.reshape(n * rows, n * columns).T
-        return to_float32(weight), to_float32(tensors[f"{prefix}.bias"])
+        """Leave the factors as they are."""
+        is_factored = self.phm_rank is not None
+        weight = KroneckerSum(
+            rule=to_float32(tensors[_SHARED_RULE if self.shared_rule else f"{prefix}.rule"]),
+            left=to_float32(tensors[f"{prefix}.left" if is_factored else f"{prefix}.blocks"]),
+            right=to_float32(tensors[f"{prefix}.right"]) if is_factored else None,
+        )
+        return weight, to_float32(tensors[f"{prefix}.bias"])

@@ -225,6 +225,9 @@ def _load_linear(linear: PetLinear, ops: SiteOps) -> None:
         linear.weight_change = _FixedWeight(merged)
     if ops.adapter is not None:
         found = ops.adapter
+        # Only Compacter has factors in their place, which no recipe trains.
+        assert isinstance(found.down_weight, np.ndarray)
+        assert isinstance(found.up_weight, np.ndarray)
         bottleneck, hidden = found.down_weight.shape
         adapter = Bottleneck(hidden, bottleneck, found.activation)
         state = {

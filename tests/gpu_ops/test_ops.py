@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from gpu_ops.bias import add_bias_
 from gpu_ops.bottleneck import BottleneckWeights, add_bottleneck_
-from gpu_ops.layer_norm import NormWeights, add_layer_norm
+from gpu_ops.compacter import KroneckerFactors, whole_weight
+from gpu_ops.layer_norm import NormDeltas, NormWeights, add_layer_norm, changed_norm
 from gpu_ops.low_rank import LowRankFactors, UpFactor, add_low_rank_
 from gpu_ops.pooling import first_token_pool, mean_pool
 from gpu_ops.ragged_head import HeadWeights, ragged_head
@@ -183,6 +184,57 @@ def test_sparse_delta_both_ways(
         patched = patch_weight(weight, changes, torch.empty_like(weight))
         assert_close(patched, weight.double() + dense[number].double())
     assert weight.equal(normal(num_out, num_in, seed=1))
+
+
+@pytest.mark.parametrize(("num_changed", "dtype"), [(32_767, torch.int16), (32_768, torch.int32)])
+def test_row_offsets_are_the_smallest_integers_that_hold_them(
+    num_changed: int, dtype: torch.dtype
+) -> None:
+    """On both sides of the border a change does what its dense form does."""
+    shape = (2, 20_000)
+    x, weight = normal(3, shape[1]) / shape[1] ** 0.5, normal(*shape, seed=1)
+    values = normal(num_changed, seed=2)
+    flat = torch.arange(num_changed, dtype=torch.int32)
+    dense = torch.zeros(shape)
+    dense.view(-1)[:num_changed] = values
+
+    delta = sparse_weights(flat, values, shape)
+    y = torch.zeros(3, shape[0])
+    add_sparse_delta_(y, x, [Span(0, 3)], [delta], [values])
+
+    assert delta.row_offsets.dtype == dtype
+    assert delta.row_offsets.tolist() == [0, 20_000, num_changed]
+    assert_close(y, x.double() @ dense.double().t())
+    assert patch_weight(weight, delta, torch.empty(shape)).equal(weight + dense)
+
+
+def test_a_norm_that_a_task_changes_in_part_is_the_shared_one_in_the_rest() -> None:
+    """What float16 deltas give is what they give as float32."""
+    shared = NormWeights(normal(NUM_OUT), normal(NUM_OUT, seed=1))
+    delta = normal(NUM_OUT, seed=2).half()
+
+    weight, bias = changed_norm(shared, NormDeltas(None, delta))
+
+    assert weight is shared.weight
+    assert bias.equal(shared.bias + delta.float())
+
+
+@pytest.mark.parametrize("rank", [None, 1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_compacters_projection_is_a_sum_of_kronecker_products(
+    rank: int | None, dtype: torch.dtype
+) -> None:
+    """Of its rules and its blocks, whole or in two factors."""
+    n, num_in, num_out = 4, 24, 40
+    rule = normal(n, n, n).to(dtype)
+    left = normal(n, num_in // n, rank or num_out // n, seed=1).to(dtype)
+    right = None if rank is None else normal(n, rank, num_out // n, seed=2).to(dtype)
+    blocks = left.double() if right is None else left.double() @ right.double()
+    products = [torch.kron(rule[i].double(), blocks[i]) for i in range(n)]
+
+    found = whole_weight(KroneckerFactors(rule, left, right))
+
+    assert_close(found, torch.stack(products).sum(0).t())
 
 
 def test_layer_norm(layout: tuple[int, list[Span]]) -> None:

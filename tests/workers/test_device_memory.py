@@ -5,15 +5,16 @@ The CPU stands for the device where there is none: its copies are real copies.
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from gpu_ops.ragged_head import HeadWeights, HiddenWeights
 from messages.task_event import TaskReference
-from tests.workers.pets import PETS
+from tests.workers.pets import PETS, random_task
 from tests.workers.stored_tasks import (
     PLENTY,
     WatchedStore,
@@ -23,6 +24,7 @@ from tests.workers.stored_tasks import (
     task_bytes,
     use,
 )
+from workers.backbone import LinearWeights
 from workers.device_copies import DeviceCopies
 from workers.engine import Engine, EngineRow
 from workers.errors import TaskMemoryError
@@ -120,20 +122,23 @@ def test_a_copy_on_the_device_runs(
     host.close()
 
 
-def test_what_tasks_share_with_the_backbone_is_on_the_device_once(
-    store: WatchedStore, make_manager: MakeManager, small_engine: Engine
-) -> None:
-    """BitFit changes beta alone: gamma is the backbone's, in the host's memory and the device's."""
-    references, size = four_tasks(store, small_engine)
-    manager = make_manager(PLENTY, PLENTY)
+def test_what_tasks_share_with_the_backbone_is_on_the_device_once(small_engine: Engine) -> None:
+    """A head may read the backbone's pooler: the same in the host's memory and on the device."""
+    width = small_engine.backbone.shape.hidden_size
+    pooler = LinearWeights(torch.zeros(width, width), torch.zeros(width))
+    random = random_task("bitfit", small_engine.backbone.shape).load(small_engine)
+    hidden = HiddenWeights(pooler.weight, pooler.bias, "tanh")
+    head = HeadWeights(random.ops.head.weight, random.ops.head.bias, hidden)
+    task = replace(random, ops=replace(random.ops, head=head))
+    copies = DeviceCopies(replace(small_engine.backbone, pooler=pooler), CPU)
 
-    with acquire(manager, references[0]) as a, acquire(manager, references[1]) as b:
-        gammas = {norm.weight.data_ptr() for task in (a, b) for norm in task.ops.norms.values()}
+    a, b = (copies.of(task).ops.head for _ in range(2))
 
-    shared = small_engine.backbone.norms.values()
-    assert len(gammas) == len(list(shared))
-    assert gammas.isdisjoint(norm.weight.data_ptr() for norm in shared)
-    assert manager.device_bytes == 2 * size
+    assert a.hidden is not None
+    assert b.hidden is not None
+    assert a.hidden.weight is b.hidden.weight
+    assert a.hidden.weight.data_ptr() != pooler.weight.data_ptr()
+    assert a.weight.data_ptr() != b.weight.data_ptr()
 
 
 def test_what_leaves_the_device_comes_back_from_the_host(

@@ -1,17 +1,22 @@
 """What a task occupies in memory, beside what PetS's published code takes for the same task."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
 from tasks.backbone_shape import LINEAR_SITES
 from tasks.pets.random_weights import DENSITY
-from tests.workers.pets import random_task
-from workers.engine import Engine
+from tests.workers.pets import PETS, random_task
+from workers.device_copies import with_tensors
+from workers.engine import Engine, EngineRow
+from workers.task_tensors import tensors_within
 
 
 @pytest.mark.parametrize(
-    ("variant", "most"), [("houlsby", 0.55), ("mask", 0.3), ("diff", 0.75), ("bitfit", 0.9)]
+    ("variant", "most"), [("houlsby", 0.55), ("mask", 0.3), ("diff", 0.5), ("bitfit", 0.45)]
 )
 def test_a_task_takes_less_memory_than_in_pets(
     small_engine: Engine, variant: str, most: float
@@ -35,3 +40,37 @@ def test_a_task_takes_less_memory_than_in_pets(
 
     head = task.head_weight.nbytes + task.head_bias.nbytes
     assert loaded.num_bytes - head < most * in_pets
+
+
+@pytest.mark.parametrize("variant", PETS)
+def test_what_is_held_in_half_the_bytes_answers_bit_for_bit_as_in_whole(
+    small_engine: Engine, variant: str
+) -> None:
+    """Every kind, with few rows and with many; the values are those of a float16 file."""
+    task = random_task(variant, small_engine.backbone.shape).load(small_engine)
+    wide = with_tensors(task, widened)
+    ids = np.random.default_rng(0).integers(1000, 20_000, 80)
+
+    for num_tokens in (7, 80):
+        found, expected = (
+            small_engine.run([EngineRow(of, ids[:num_tokens])])[0] for of in (task, wide)
+        )
+        assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("variant", ["bitfit", "lora", "ia3", "layer-norm", "prefix", "compacter"])
+def test_what_float16_would_round_stays_float32(small_engine: Engine, variant: str) -> None:
+    """Half the bytes are held only where nothing is lost."""
+    exact = random_task(variant, small_engine.backbone.shape)
+    dense = {name: values * np.float32(1 + 2**-12) for name, values in exact.dense.items()}
+
+    ops = replace(exact, dense=dense).load(small_engine).ops
+
+    parts = (*ops.products.values(), *ops.norms.values(), *ops.prefixes.values())
+    assert {tensor.dtype for tensor in tensors_within(parts)} == {torch.float32}
+
+
+def widened(tensor: torch.Tensor) -> torch.Tensor:
+    """Return it in the types that ops compute with."""
+    wide = {torch.float16: torch.float32, torch.int16: torch.int32}
+    return tensor.to(wide.get(tensor.dtype, tensor.dtype))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tasks.backbone_shape import LINEAR_SITES, NORM_SITES, LinearSite, Site
 from tasks.pets.kinds import PET_KINDS
-from tasks.site_ops import SiteOps
+from tasks.site_ops import KroneckerSum, SiteOps
 from tests.tasks.artifacts import PETS, SHAPE, dense_tensors
 
 Dense = dict[str, NDArray[Any]]
@@ -168,6 +168,20 @@ def test_adapters_sit_where_their_papers_put_them(
         assert adapter.activation == PETS[pet].model_dump()["activation"]
 
 
+def test_a_compacter_is_left_in_its_factors() -> None:
+    """Multiplied out it would be as large as the adapter that it stands for."""
+    dense, ops = stored_ops("compacter")
+    adapter = ops[1, "ffn_output"].adapter
+    assert adapter is not None
+
+    for name, weight in (("down", adapter.down_weight), ("up", adapter.up_weight)):
+        prefix = f"layers.1.ffn_output.adapter_{name}"
+        assert isinstance(weight, KroneckerSum)
+        np.testing.assert_array_equal(weight.rule, dense["compacter.rule"])
+        np.testing.assert_array_equal(weight.left, dense[f"{prefix}.left"])
+        np.testing.assert_array_equal(weight.right, dense[f"{prefix}.right"])
+
+
 def test_the_registry_has_every_kind_under_its_own_name() -> None:
     """What `task.json` may say is what the registry knows."""
     assert sorted(PET_KINDS) == [
@@ -197,10 +211,12 @@ def arrays_of(ops: SiteOps) -> list[NDArray[Any]]:
     if ops.sparse:
         values += [ops.sparse.flat_indices, ops.sparse.values]
     if ops.adapter:
-        values += [
-            ops.adapter.down_weight, ops.adapter.down_bias,
-            ops.adapter.up_weight, ops.adapter.up_bias,
-        ]  # fmt: skip
+        values += [ops.adapter.down_bias, ops.adapter.up_bias]
+        for weight in (ops.adapter.down_weight, ops.adapter.up_weight):
+            if isinstance(weight, KroneckerSum):
+                values += [weight.rule, weight.left, weight.right]
+            else:
+                values.append(weight)
     return [value for value in values if isinstance(value, np.ndarray)]
 
 

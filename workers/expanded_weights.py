@@ -1,0 +1,107 @@
+"""What tasks' weights are expanded to when they run, for those that ran last.
+
+A mask in memory is positions alone; its values are the backbone's. A Compacter is the factors of
+its projections. Vectors and low-rank factors are float16, LayerNorms differences. To expand them
+takes a part of the time of a short row, a good one for the first two, so what the tasks in use
+expand to is kept, within a budget. Large matrices of adapters and dense deltas are converted each
+time: that takes little beside what is done with them.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import torch
+
+from gpu_ops.bottleneck import BottleneckWeights
+from gpu_ops.compacter import CompacterWeights, multiplied_out
+from gpu_ops.layer_norm import NormDeltas, NormWeights, changed_norm
+from gpu_ops.low_rank import LowRankFactors
+from gpu_ops.sparse_delta import SparseWeights, changed_values
+from gpu_ops.varlen_attention import PrefixStates
+from workers.task_ops import PrefixOps
+from workers.task_tensors import tensors_within
+
+LIMIT_BYTES = 64 << 20
+"""Some 60 masks of 5 %, 50 Compacters or 100 LoRAs of rank 8 on MiniLM-L3, half as many on
+MiniLM-L6; BitFits by the thousand."""
+
+_Expanded = TypeVar("_Expanded")
+
+
+class ExpandedWeights:
+    """Expands weights, and keeps what it can. May be used from any thread."""
+
+    def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
+        self._limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        # The one used longest ago first. A key keeps its weights alive, so ids are never reused.
+        self._kept: OrderedDict[object, object] = OrderedDict()
+        self._num_bytes = 0
+
+    def values(self, delta: SparseWeights, weight: torch.Tensor) -> torch.Tensor:
+        """Return what a change adds, shape (num_changed,).
+
+        Args:
+            delta: A change of `weight`; always of the same one.
+            weight: Shape (out, in), contiguous.
+        """
+        if delta.values is not None:
+            return delta.values
+        return self._expanded(delta, lambda: changed_values(delta, weight))
+
+    def adapter(self, adapter: BottleneckWeights | CompacterWeights) -> BottleneckWeights:
+        """Return an adapter with whole projections."""
+        if isinstance(adapter, BottleneckWeights):
+            return adapter
+        return self._expanded(adapter, lambda: multiplied_out(adapter))
+
+    def vector(self, vector: torch.Tensor) -> torch.Tensor:
+        """Return a bias or a scale as float32."""
+        if vector.dtype == torch.float32:
+            return vector
+        return self._expanded(vector, vector.float)
+
+    def low_rank(self, factors: LowRankFactors) -> LowRankFactors:
+        """Return low-rank factors as float32."""
+        return self._expanded(factors, lambda: _widened(factors))
+
+    def norm(self, deltas: NormDeltas, shared: NormWeights) -> NormWeights:
+        """Return a LayerNorm with a task's deltas.
+
+        Args:
+            deltas: Those of `shared`; always of the same one.
+            shared: The backbone's.
+        """
+        return self._expanded(deltas, lambda: changed_norm(shared, deltas))
+
+    def prefix(self, prefix: PrefixOps) -> PrefixStates:
+        """Return a prefix's keys and values as float32."""
+        keys, values = prefix.states
+        return self._expanded(prefix, lambda: PrefixStates(keys.float(), values.float()))
+
+    def _expanded(self, held: object, expand: Callable[[], _Expanded]) -> _Expanded:
+        with self._lock:
+            kept = self._kept.get(held)
+            if kept is not None:
+                self._kept.move_to_end(held)
+                return cast(_Expanded, kept)
+        expanded = expand()
+        with self._lock:
+            if held not in self._kept:
+                self._kept[held] = expanded
+                self._num_bytes += _num_bytes(expanded)
+            while self._num_bytes > self._limit_bytes:
+                _, oldest = self._kept.popitem(last=False)
+                self._num_bytes -= _num_bytes(oldest)
+        return expanded
+
+
+def _widened(factors: LowRankFactors) -> LowRankFactors:
+    ups = tuple(up._replace(weight=up.weight.float()) for up in factors.ups)
+    return LowRankFactors(factors.down.float(), ups)
+
+
+def _num_bytes(expanded: object) -> int:
+    return sum(tensor.nbytes for tensor in tensors_within(expanded))
