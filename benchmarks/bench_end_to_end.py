@@ -23,9 +23,9 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from benchmarks.document import Goal, make_document
 from messages.query import QueryParameters
 from messages.result import Result
+from petstream.benchmarks.document import Goal, make_document
 from petstream.demo_run import send_and_wait
 from petstream.demo_samples import DemoTask, Sample, draw_samples, load_demo_tasks
 from petstream.deployment import serve_for_a_while

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from benchmarks.document import Goal, make_document
+from petstream.benchmarks.document import Goal, make_document
 from petstream.settings import load_settings
 from tests.workers.dense_reference import merged_model, plain_model
 from tests.workers.pets import RandomTask, random_task, without_pet

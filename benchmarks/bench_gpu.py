@@ -29,7 +29,6 @@ import gpu_ops.low_rank
 import gpu_ops.ragged_head
 import gpu_ops.scale
 import gpu_ops.sparse_delta
-from benchmarks.document import Goal, make_document
 from benchmarks.gpu_encoder import (
     BERT_BASE,
     EPS,
@@ -63,6 +62,7 @@ from gpu_ops.layer_norm import NormWeights
 from gpu_ops.ragged_head import HeadWeights
 from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import changed_values
+from petstream.benchmarks.document import Goal, make_document
 
 NUM_TASKS = 64
 ROW_LEN = 64

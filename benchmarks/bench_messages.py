@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.document import Goal, make_document
 from messages.answer_codec import decode_answer, encode_answer
 from messages.batch import Batch, BatchRow
 from messages.batch_codec import decode_batch, encode_batch
@@ -27,6 +26,7 @@ from messages.query_codec import decode_query, encode_query
 from messages.reply import CallerEnvelope, Encoding
 from messages.result import Result
 from messages.task_event import TaskReference
+from petstream.benchmarks.document import Goal, make_document
 
 TEXT = (
     "please tell me how i can transfer some money from my savings account "

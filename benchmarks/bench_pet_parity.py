@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.document import Goal, make_document
+from petstream.benchmarks.document import Goal, make_document
 from petstream.settings import load_settings
 from tasks.importers.backbone_tensors import BackboneTensors
 from tasks.importers.importing import ImportOptions, import_checkpoint

@@ -26,7 +26,6 @@ import numpy as np
 import psutil
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
-from benchmarks.document import Goal, make_document
 from messages.batch import Batch
 from messages.batch_codec import decode_batch
 from messages.query import Query
@@ -34,6 +33,7 @@ from messages.query_codec import encode_query
 from messages.task_event import TaskEvent, TaskLevel, TaskReference, TaskRevision
 from messages.task_event_codec import encode_task_event
 from messages.topics import TopicNames
+from petstream.benchmarks.document import Goal, make_document
 from petstream.settings import load_settings
 from scheduler.cost_model import PET_KINDS, default_cost_model
 from scheduler.planning import PlanLimits, PlanRows, plan

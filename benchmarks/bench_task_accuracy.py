@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from benchmarks.document import Goal, make_document
 from examples.prepare_data import prepare
+from petstream.benchmarks.document import Goal, make_document
 from petstream.settings import load_settings
 from tasks.artifact import Artifact, open_artifact
 from tasks.backbone_shape import LINEAR_SITES, read_shape

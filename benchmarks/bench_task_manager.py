@@ -29,7 +29,6 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from benchmarks.document import Goal, make_document
 from benchmarks.many_tasks import make_tasks
 from benchmarks.many_tasks_start import measure_starts
 from messages.answer_codec import decode_answer
@@ -43,6 +42,7 @@ from messages.result import Result
 from messages.task_event import TaskReference
 from messages.task_event_codec import encode_task_event
 from messages.topics import TopicNames
+from petstream.benchmarks.document import Goal, make_document
 from petstream.settings import load_settings
 from tasks.artifact import Artifact
 from tasks.registry import add_revision, revision_of

@@ -27,7 +27,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from benchmarks.document import Goal, make_document
+from petstream.benchmarks.document import Goal, make_document
 from transport.deadline import Deadline
 from transport.embedded_broker import EmbeddedBroker
 from transport.pipeline import run_pipeline

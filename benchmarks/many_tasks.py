@@ -1,10 +1,5 @@
-"""Very many real tasks, made cheaply: artifacts that share their weight files, and their events.
+"""Very many real tasks, made cheaply: artifacts that share their weight files, and their events."""
 
-Each task has a description and a digest of its own. Its weight files are those of the first task
-of its kind under further names (hard links), so that 10,000 tasks take 50 MB and not gigabytes.
-"""
-
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,9 +7,10 @@ from confluent_kafka import Producer
 
 from messages.task_event_codec import encode_task_event
 from messages.topics import TopicNames
-from tasks.artifact import DESCRIPTION_FILE, Artifact, open_artifact
+from petstream.benchmarks.task_copies import copy_under
+from tasks.artifact import Artifact, open_artifact
 from tasks.artifact_writer import TrainedLevel, write_artifact
-from tasks.description import BackboneReference, TaskDescription
+from tasks.description import BackboneReference
 from tasks.registry import add_revision, revision_of
 from tests.workers.pets import random_task
 from transport.settings import KafkaSettings
@@ -62,16 +58,8 @@ def make_tasks(
         levels=levels,
     )
     model = open_artifact(first)
-    artifacts = [open_artifact(root, (names[0], "1"))]
-    for name in names[1:]:
-        folder = root / name / "1"
-        folder.mkdir(parents=True)
-        description = TaskDescription(**(dict(model.description) | {"name": name}))
-        (folder / DESCRIPTION_FILE).write_bytes(description.to_bytes())
-        for described in description.levels:
-            os.link(first / described.file, folder / described.file)
-        artifacts.append(Artifact(root, (name, "1"), description, description.digest()))
-    return artifacts
+    others = [copy_under(name, model, root) for name in names[1:]]
+    return [open_artifact(root, (names[0], "1")), *others]
 
 
 def register(kafka: KafkaSettings, topics: TopicNames, artifacts: Iterable[Artifact]) -> int:

@@ -42,7 +42,7 @@ class Goal:
 def make_document(rows: Sequence[dict[str, Any]], goals: Sequence[Goal]) -> dict[str, Any]:
     """Return the document of this run: what was run, where, on what, and what came out."""
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": _command(),
         "commit": _commit(),
         "device": device(),
         "versions": {"python": platform.python_version(), **_versions()},
@@ -60,6 +60,13 @@ def device() -> str:
         models = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
         name = models[0].partition(":")[2].strip() if models else name
     return f"{name}, {len(os.sched_getaffinity(0))} cores"
+
+
+def _command() -> str:
+    """Return what was called: a script by its path, an installed command by its name."""
+    program, *arguments = sys.argv
+    is_script = program.endswith(".py")
+    return " ".join([*(("python", program) if is_script else (Path(program).name,)), *arguments])
 
 
 def _commit() -> str:

@@ -1,0 +1,1 @@
+"""Benchmarks that the installed command line runs, and what those of `benchmarks/` share."""
