@@ -1,4 +1,4 @@
-"""The splits of the example tasks: no text that is trained on is asked, also where sources repeat."""
+"""The splits of the example tasks: no text that is trained on is asked, even where texts repeat."""
 
 import json
 import random

@@ -324,4 +324,6 @@ def test_ragged_head(layout: tuple[int, list[Span]]) -> None:
     assert len(found) == len(spans)
     for span, head, logits in zip(spans, heads, found, strict=True):
         part = vectors[span.start : span.end].double()
+        assert head.weight is not None
+        assert head.bias is not None
         assert_close(logits, part @ head.weight.double().t() + head.bias.double())

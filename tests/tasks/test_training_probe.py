@@ -7,7 +7,7 @@ from tasks.training.probe import fit_probe
 
 def test_a_rare_tag_of_many_words_is_among_those_fitted_to() -> None:
     """Words are drawn where there are many; a tag that is drawn nowhere could never be learned."""
-    targets = np.arange(120_000) % 2.0
+    targets = np.arange(120_000, dtype=np.float64) % 2
     targets[[5, 50_005, 100_005]] = 2.0, 3.0, 4.0
     features = np.eye(5, dtype=np.float32)[targets.astype(int)]
 

@@ -136,6 +136,8 @@ def test_what_tasks_share_with_the_backbone_is_on_the_device_once(small_engine: 
 
     assert a.hidden is not None
     assert b.hidden is not None
+    assert a.weight is not None
+    assert b.weight is not None
     assert a.hidden.weight is b.hidden.weight
     assert a.hidden.weight.data_ptr() != pooler.weight.data_ptr()
     assert a.weight.data_ptr() != b.weight.data_ptr()
