@@ -1,14 +1,13 @@
 """Copies of loaded tasks in a device's memory, and host memory that a device reads quickly."""
 
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 
 from workers.backbone import Backbone, shared_tensors
 from workers.loaded_task import LoadedTask
-from workers.task_ops import TaskOps
+from workers.task_tensors import replaced
 
 
 class DeviceCopies:
@@ -28,7 +27,7 @@ class DeviceCopies:
         """Return the task in page-locked memory where the device is a GPU, else as it is."""
         if self._device.type != "cuda":
             return task
-        return with_tensors(task, lambda t: t if id(t) in self._shared else t.pin_memory())
+        return _with_tensors(task, lambda t: t if id(t) in self._shared else t.pin_memory())
 
     def of(self, task: LoadedTask) -> LoadedTask:
         """Return a copy of the task on the device, there when this returns."""
@@ -37,7 +36,7 @@ class DeviceCopies:
             shared = self._shared.get(id(tensor))
             return _copied(tensor, self._device) if shared is None else shared
 
-        copied = with_tensors(task, copy)
+        copied = _with_tensors(task, copy)
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()
         return copied
@@ -47,29 +46,5 @@ def _copied(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return torch.empty_like(tensor, device=device).copy_(tensor, non_blocking=True)
 
 
-def with_tensors(task: LoadedTask, change: Callable[[torch.Tensor], torch.Tensor]) -> LoadedTask:
-    """Return the task with each tensor of its ops replaced."""
-    ops = task.ops
-    return replace(
-        task,
-        ops=TaskOps(
-            products={place: _changed(part, change) for place, part in ops.products.items()},
-            norms={place: _changed(part, change) for place, part in ops.norms.items()},
-            prefixes={layer: _changed(part, change) for layer, part in ops.prefixes.items()},
-            embeddings=_changed(ops.embeddings, change),
-            head=_changed(ops.head, change),
-            num_bytes=ops.num_bytes,
-        ),
-    )
-
-
-def _changed(part: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:  # noqa: ANN401 - any dataclass or tuple of weights
-    if isinstance(part, torch.Tensor):
-        return change(part)
-    if is_dataclass(part) and not isinstance(part, type):
-        values = {f.name: _changed(getattr(part, f.name), change) for f in fields(part)}
-        return replace(part, **values)
-    if isinstance(part, tuple):
-        items = [_changed(item, change) for item in part]
-        return type(part)(*items) if hasattr(part, "_fields") else tuple(items)
-    return part
+def _with_tensors(task: LoadedTask, change: Callable[[torch.Tensor], torch.Tensor]) -> LoadedTask:
+    return replace(task, ops=replaced(task.ops, change))

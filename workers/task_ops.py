@@ -46,7 +46,15 @@ from workers.backbone import (
 from workers.break_even import NEVER
 from workers.embedding_ops import EmbeddingOps, embedding_ops
 from workers.errors import TaskUnsupportedError
-from workers.task_tensors import as_tensor, narrow_tensor, narrowed, norm_deltas, tensors_within
+from workers.task_tensors import (
+    as_tensor,
+    in_one_piece,
+    narrow_tensor,
+    narrowed,
+    norm_deltas,
+    replaced,
+    tensors_within,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,15 +134,14 @@ def build_task_ops(pet: PetWeights, backbone: Backbone) -> TaskOps:
     at_embeddings = pet.sites.get((0, "embeddings"))
     embeddings = None if at_embeddings is None else embedding_ops(at_embeddings, backbone)
     head = _head(pet, backbone)
-    parts = (*products.values(), *norms.values(), *prefixes.values(), embeddings, head)
-    shared = {tensor.untyped_storage().data_ptr() for tensor in shared_tensors(backbone)}
-    num_bytes = sum(
-        tensor.untyped_storage().nbytes()
-        for part in parts
-        for tensor in tensors_within(part)
-        if tensor.untyped_storage().data_ptr() not in shared
+    parts = (products, norms, prefixes, embeddings, head)
+    shared = {id(tensor) for tensor in shared_tensors(backbone)}
+    own = [tensor for tensor in tensors_within(parts) if id(tensor) not in shared]
+    copies = {id(old): copy for old, copy in zip(own, in_one_piece(own), strict=True)}
+    return TaskOps(
+        *replaced(parts, lambda tensor: copies.get(id(tensor), tensor)),
+        num_bytes=sum(tensor.nbytes for tensor in own),
     )
-    return TaskOps(products, norms, prefixes, embeddings, head, num_bytes)
 
 
 def _head(pet: PetWeights, backbone: Backbone) -> HeadWeights:

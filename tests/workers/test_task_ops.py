@@ -10,9 +10,8 @@ import torch
 from tasks.backbone_shape import LINEAR_SITES
 from tasks.pets.random_weights import DENSITY
 from tests.workers.pets import PETS, random_task
-from workers.device_copies import with_tensors
 from workers.engine import Engine, EngineRow
-from workers.task_tensors import tensors_within
+from workers.task_tensors import in_one_piece, replaced, tensors_within
 
 
 @pytest.mark.parametrize(
@@ -48,7 +47,7 @@ def test_what_is_held_in_half_the_bytes_answers_bit_for_bit_as_in_whole(
 ) -> None:
     """Every kind, with few rows and with many; the values are those of a float16 file."""
     task = random_task(variant, small_engine.backbone.shape).load(small_engine)
-    wide = with_tensors(task, widened)
+    wide = replace(task, ops=replaced(task.ops, widened))
     ids = np.random.default_rng(0).integers(1000, 20_000, 80)
 
     for num_tokens in (7, 80):
@@ -68,6 +67,28 @@ def test_what_float16_would_round_stays_float32(small_engine: Engine, variant: s
 
     parts = (*ops.products.values(), *ops.norms.values(), *ops.prefixes.values())
     assert {tensor.dtype for tensor in tensors_within(parts)} == {torch.float32}
+
+
+def test_tensors_in_one_piece_are_equal_aligned_and_apart() -> None:
+    """Of any type and size, empty ones too; a change of one is not seen in another."""
+    tensors = [
+        torch.arange(5, dtype=torch.int16),
+        torch.randn(3, 7),
+        torch.empty(0, dtype=torch.int64),
+        torch.randn(2, 9).half(),
+    ]
+
+    copies = in_one_piece(tensors)
+
+    assert len({copy.untyped_storage().data_ptr() for copy in copies}) == 1
+    assert all(copy.data_ptr() % 64 == 0 for copy in copies)
+    for number, copy in enumerate(copies):
+        copy.zero_()
+        assert not copy.any()
+        copy.copy_(tensors[number])
+    for tensor, copy in zip(tensors, copies, strict=True):
+        assert copy.dtype == tensor.dtype
+        assert copy.equal(tensor)
 
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:
