@@ -1,18 +1,21 @@
 """`petstream bench`: benchmarks that need nothing but the installed package."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.table import Table
 
 from petstream.benchmarks.document import make_document
-from petstream.benchmarks.pet_sizes import KINDS_OF_PETS, SHAPE_NAMES, PetKind, ShapeName
+from petstream.benchmarks.pet_sizes import KINDS_OF_PETS, PET_OF, SHAPE_NAMES, PetKind
 from petstream.output import console, counting_bar, fail, print_json
 
 app = typer.Typer(no_args_is_help=True)
 
 Kind = Literal[PetKind, "mix"]
 _DEFAULT_KINDS: tuple[Kind, ...] = (*KINDS_OF_PETS, "mix")
+_KINDS: tuple[Kind, ...] = (*PET_OF, "mix")
+_Name = TypeVar("_Name", bound=str)
 _MIB = 1 << 20
 
 
@@ -27,11 +30,14 @@ def capacity(
         int, typer.Option(min=1, help="Memory for tasks; PetS's card has 32 GB.")
     ] = 512,
     shape: Annotated[
-        list[ShapeName] | None, typer.Option(help="Of the backbone; repeatable. Default: all.")
+        list[str] | None,
+        typer.Option(help=f"Of the backbone: {', '.join(SHAPE_NAMES)}; repeatable. Default: all."),
     ] = None,
     kind: Annotated[
-        list[Kind] | None,
-        typer.Option(help="Of PET, or PetS's mix; repeatable. Default: PetS's four and their mix."),
+        list[str] | None,
+        typer.Option(
+            help=f"Of PET: {', '.join(_KINDS)}; repeatable. Default: {', '.join(_DEFAULT_KINDS)}."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -41,6 +47,8 @@ def capacity(
 
     Example: petstream bench capacity --shape bert-base --kind diff --kind mix
     """
+    shapes = _chosen(shape, SHAPE_NAMES, "--shape") or list(SHAPE_NAMES)
+    kinds = _chosen(kind, _KINDS, "--kind") or list(_DEFAULT_KINDS)
     try:
         from petstream.benchmarks.capacity import (
             as_document_rows,
@@ -50,7 +58,6 @@ def capacity(
         from petstream.benchmarks.capacity_cell import CapacityError
     except ModuleNotFoundError as error:
         fail(f"measuring needs the engine ({error.name} is missing): pip install petstream[worker]")
-    shapes, kinds = shape or list(SHAPE_NAMES), kind or list(_DEFAULT_KINDS)
     with counting_bar("cells of shape and kind", len(shapes) * len(kinds)) as on_cell:
         try:
             rows = measure_capacity(shapes, kinds, budget_mib * _MIB, on_cell)
@@ -61,6 +68,14 @@ def capacity(
         print_json(document)
     else:
         _print(document, budget_mib)
+
+
+def _chosen(given: list[str] | None, known: Sequence[_Name], option: str) -> list[_Name]:
+    """Return those that are given, in the order of those that are known."""
+    unknown = sorted(set(given or ()) - set(known))
+    if unknown:
+        fail(f"{option} {unknown[0]} is not known: choose from {', '.join(known)}", code=2)
+    return [name for name in known if name in (given or ())]
 
 
 def _print(document: dict[str, Any], budget_mib: int) -> None:
