@@ -134,14 +134,12 @@ def build_task_ops(pet: PetWeights, backbone: Backbone) -> TaskOps:
     at_embeddings = pet.sites.get((0, "embeddings"))
     embeddings = None if at_embeddings is None else embedding_ops(at_embeddings, backbone)
     head = _head(pet, backbone)
-    parts = (products, norms, prefixes, embeddings, head)
     shared = {id(tensor) for tensor in shared_tensors(backbone)}
-    own = [tensor for tensor in tensors_within(parts) if id(tensor) not in shared]
+    laid_out = TaskOps(products, norms, prefixes, embeddings, head, num_bytes=0)
+    own = [tensor for tensor in tensors_within(laid_out) if id(tensor) not in shared]
     copies = {id(old): copy for old, copy in zip(own, in_one_piece(own), strict=True)}
-    return TaskOps(
-        *replaced(parts, lambda tensor: copies.get(id(tensor), tensor)),
-        num_bytes=sum(tensor.nbytes for tensor in own),
-    )
+    moved: TaskOps = replaced(laid_out, lambda tensor: copies.get(id(tensor), tensor))
+    return replace(moved, num_bytes=sum(tensor.nbytes for tensor in own))
 
 
 def _head(pet: PetWeights, backbone: Backbone) -> HeadWeights:

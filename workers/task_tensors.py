@@ -81,9 +81,10 @@ def in_one_piece(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     piece = torch.empty(starts[-1], dtype=torch.uint8).untyped_storage()
     copies = []
     for tensor, start in zip(tensors, starts, strict=False):
+        contents = tensor.contiguous()
         # Not a view: one keeps an account of what it is a view of.
         copy = torch.empty(0, dtype=tensor.dtype).set_(
-            piece, start // tensor.element_size(), tensor.shape
+            piece, start // tensor.element_size(), contents.shape, contents.stride()
         )
-        copies.append(copy.copy_(tensor))
+        copies.append(copy.copy_(contents))
     return copies

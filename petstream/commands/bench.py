@@ -21,7 +21,10 @@ _MIB = 1 << 20
 
 @app.callback()
 def bench() -> None:
-    """Measure this machine and this version against PetS's published figures."""
+    """Measure this version on this machine against PetS's published figures.
+
+    Example: petstream bench capacity --json
+    """
 
 
 @app.command()
