@@ -28,9 +28,10 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from petstream.benchmarks.document import Goal, make_document
+from petstream.benchmarks.random_task import RandomTask, without_pet
 from petstream.settings import load_settings
 from tests.workers.dense_reference import merged_model, plain_model
-from tests.workers.pets import RandomTask, random_task, without_pet
+from tests.workers.pets import random_task
 from workers.backbone import Backbone
 from workers.backbone_store import BackboneStore
 from workers.engine import Engine, EngineRow

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import logging
 
-from tests.workers.pets import RandomTask
+from petstream.benchmarks.random_task import RandomTask
 
 _BERT_MODULES = {
     "query": "attention.self.query",

@@ -3,7 +3,7 @@
 `benchmarks/` uses them too: an op's time does not depend on its values.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from messages.task_event import TaskKind
+from petstream.benchmarks.random_task import RandomTask, without_pet
 from tasks.backbone_shape import BackboneShape
 from tasks.description import (
-    BackboneReference,
-    EmbeddingLayout,
     HeadLayout,
-    LevelDescription,
     Pooling,
-    TaskDescription,
 )
 from tasks.pets.adalora import AdaLora
 from tasks.pets.adapter import Adapter
@@ -39,7 +36,7 @@ from tasks.pets.pet import Pet
 from tasks.pets.prefix import Prefix
 from tasks.pets.prompt import Prompt
 from tasks.pets.random_weights import random_floats, random_weights
-from tasks.site_ops import HiddenLayer, PetWeights
+from tasks.site_ops import HiddenLayer
 from workers.backbone import SITES_OF, Backbone
 from workers.engine import Engine
 from workers.loaded_task import LoadedTask
@@ -171,72 +168,6 @@ OTHER_PETS: dict[str, AnyPet] = {
 PETS = PAPERS_PETS | OTHER_PETS
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RandomTask:
-    """A task in the form that training gives it, and its head."""
-
-    name: str
-    kind: TaskKind
-    pet: AnyPet
-    dense: dict[str, NDArray[Any]]
-    """Tensors in the dense form of `tasks.pets`."""
-    head_weight: NDArray[np.float32]
-    head_bias: NDArray[np.float32]
-    pooling: Pooling
-    takes_pair: bool = False
-    layout: HeadLayout | None = None
-    """With the layer `hidden`, or without the last layer, whose weights then count for nothing."""
-    hidden: HiddenLayer | None = None
-
-    @property
-    def has_output(self) -> bool:
-        """Whether its head has the last layer."""
-        return self.layout is None or self.layout.output is None
-
-    def weights(self, shape: BackboneShape) -> PetWeights:
-        """Take it through its stored form."""
-        stored = self.pet.encode(shape, self.dense, "float32")
-        return PetWeights(
-            kind=self.pet.kind,
-            sites=self.pet.decode(shape, stored),
-            head_weight=self.head_weight if self.has_output else None,
-            head_bias=self.head_bias if self.has_output else None,
-            num_bytes=sum(tensor.nbytes for tensor in stored.values()),
-            head_hidden=self.hidden,
-        )
-
-    def load(self, engine: Engine) -> LoadedTask:
-        """Take it through its stored form into the engine."""
-        backbone = engine.backbone
-        level = LevelDescription(
-            level=0,
-            backbone=BackboneReference(name="any", digest=backbone.digest),
-            pet=self.pet,
-            pooling=self.pooling,
-            max_tokens=backbone.shape.max_positions - self.pet.reserved_positions(),
-            head=self.layout,
-            file="level-0.safetensors",
-            sha256="0" * 64,
-        )
-        is_embedding = self.kind == "embedding"
-        num_outputs = len(self.head_bias)
-        description = TaskDescription(
-            format=1,
-            name=self.name,
-            revision=1,
-            kind=self.kind,
-            labels=() if is_embedding else tuple(f"label-{i}" for i in range(num_outputs)),
-            embedding=EmbeddingLayout(dimensions=num_outputs, normalise=True)
-            if is_embedding
-            else None,
-            takes_pair=self.takes_pair,
-            source="random",
-            licence="none",
-            levels=(level,),
-        )
-        return engine.load_task(description, 0, self.weights(backbone.shape))
-
-
 def random_task(
     variant: str,
     shape: BackboneShape,
@@ -332,11 +263,6 @@ def site_weight(backbone: Backbone, layer: int, site: str) -> NDArray[np.float32
             weight = backbone.products[layer, product].weight
             return torch.chunk(weight, len(sites))[sites.index(site)].numpy()
     raise KeyError(site)
-
-
-def without_pet(task: LoadedTask) -> LoadedTask:
-    """Return the task with its head alone: the plain backbone."""
-    return replace(task, ops=replace(task.ops, products={}, norms={}, prefixes={}, embeddings=None))
 
 
 def identity_task(engine: Engine, *, takes_pair: bool = False) -> LoadedTask:

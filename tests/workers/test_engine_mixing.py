@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from petstream.benchmarks.random_task import without_pet
 from tasks.description import Pooling
 from tests.workers.pets import (
     PETS,
@@ -16,7 +17,6 @@ from tests.workers.pets import (
     empty_task,
     random_embedding,
     random_task,
-    without_pet,
 )
 from workers.backbone import Backbone
 from workers.break_even import NEVER
