@@ -8,8 +8,11 @@ ROWS := .petstream/rows
 ORACLES := .venv-oracles
 ORACLES_STAMP := $(ORACLES)/.installed
 ORACLES_LOCK := tests/oracles/requirements.lock
+PEERS := .venv-bench
+PEERS_STAMP := $(PEERS)/.installed
+PEERS_LOCK := benchmarks/environments/peers.lock
 
-.PHONY: help setup demo test check bench bench-gpu lock tasks oracle-env test-oracles oracles clean
+.PHONY: help setup demo test check bench bench-env bench-gpu lock tasks oracle-env test-oracles oracles clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -42,7 +45,15 @@ check: $(STAMP)  ## format, lint, types, import contracts
 	$(BIN)/lint-imports
 
 bench: $(STAMP)  ## every benchmark that needs no GPU, one JSON document each
+	$(BIN)/petstream bench engine --json
 	@for script in $(filter-out benchmarks/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$script --json || exit 1; done
+
+bench-env: $(PEERS_STAMP) $(ORACLES_STAMP) ## the environments of what `petstream bench engine` compares with (11 GB)
+
+$(PEERS_STAMP): $(PEERS_LOCK) | $(STAMP)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(PEERS)
+	$(BIN)/uv pip sync --quiet --python $(PEERS)/bin/python --require-hashes $(PEERS_LOCK)
+	@touch $@
 
 bench-gpu: $(STAMP) ## the kernels' tests and their benchmark, on a CUDA device
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r deploy/gpu.lock
@@ -75,5 +86,5 @@ lock:            ## renew the hashed lock
 		--upgrade --extra worker --extra broker --group dev pyproject.toml --output-file $(LOCK)
 
 clean:           ## the virtual environments and every cache in this folder
-	rm -rf $(VENV) $(ORACLES) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(ORACLES) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

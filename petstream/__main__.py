@@ -32,7 +32,7 @@ COMMANDS = {
     "train": _Command("train", "Train a PET on a frozen backbone from labelled rows."),
     "calibrate": _Command("calibrate", "Fit temperatures and the cascade's threshold."),
     "profile": _Command("profile", "Measure the cost models of this machine."),
-    "bench": _Command("bench", "Measure against PetS's published figures: capacity."),
+    "bench": _Command("bench", "Measure this machine, beside what else could do its work."),
 }
 
 

@@ -1,0 +1,75 @@
+"""The whole run: case after case, each as soon as it is measured."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from petstream.benchmarks.engine.cases import Case
+from petstream.benchmarks.engine.children import Children
+from petstream.benchmarks.engine.environments import left_out
+from petstream.benchmarks.engine.measuring import Measured, measure
+from petstream.benchmarks.engine.weight_writer import WeightWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Where and how often."""
+
+    folder: Path
+    """For weights and logs; BERT-base's merged models and their ONNX files take 4 GB."""
+    models_dir: Path
+    """The backbones of this machine."""
+    repeats: int = 5
+
+    def run(self, cases: Sequence[Case]) -> Iterator[list[Measured]]:
+        """Yield each case's measurements; systems whose environment is not built are left out.
+
+        Raises:
+            BackboneError: If a backbone is not on this machine.
+            SystemFailed: If a system cannot be built or run.
+            AnswersDifferError: If a system answers otherwise than the merged models.
+        """
+        writer = WeightWriter(self.folder, self.models_dir)
+        with Children(self.folder) as children:
+            for number, case in enumerate(cases):
+                missing = left_out(case.systems)
+                systems = tuple(system for system in case.systems if system not in missing)
+                weights = writer.folder(case.shape, case.pets)
+                yield measure(replace(case, systems=systems), weights, children, self.repeats)
+                later = [(after.shape, after.pets) for after in cases[number + 1 :]]
+                if (case.shape, case.pets) not in later:
+                    writer.drop(case.shape, case.pets)
+
+
+def as_row(one: Measured, cell: Sequence[Measured]) -> dict[str, Any]:
+    """Return a measurement as a row of the JSON document.
+
+    Args:
+        one: A system.
+        cell: All systems of its case.
+    """
+    case = one.case
+    ours = next((other for other in cell if other.system == "ours"), None)
+    return {
+        "case": case.label,
+        "backbone": case.shape.name,
+        "lengths": case.mix.name,
+        "tasks": case.tasks,
+        "pets": list(case.pets),
+        "threads": case.threads,
+        "dtype": case.dtype,
+        "queries": case.rows,
+        "tokens": one.num_tokens,
+        "system": one.system,
+        "library": one.library,
+        "median_s": one.median_s,
+        "least_s": min(one.times_s),
+        "times_s": list(one.times_s),
+        "queries_per_s": case.rows / one.median_s,
+        "tokens_per_s": one.num_tokens / one.median_s,
+        "ours_is_faster": None if ours is None else ours.speed_over(one),
+        "gigaflop": one.gigaflop,
+        "max_difference": one.max_difference,
+        "bytes_per_task": one.bytes_per_task,
+    }

@@ -1,0 +1,1 @@
+"""One module per library, each with `build(Request) -> System`; each runs where its library is."""

@@ -1,0 +1,36 @@
+"""ONNX Runtime: one merged model per task, one after another, all of its graph optimisations on."""
+
+import onnxruntime  # type: ignore[import-not-found]
+
+from petstream.benchmarks.engine.row_batches import batches_by_task, in_row_order, padded
+from petstream.benchmarks.engine.system import Logits, Request, System
+from petstream.benchmarks.engine.systems.onnx_export import INPUTS, onnx_files
+from petstream.benchmarks.engine.weight_files import read_rows
+
+
+def build(request: Request) -> System:
+    """Load the models."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = request.threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # Threads that spin between passes would take the time of whoever runs then.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    paths = onnx_files(request.weights)
+    sessions = [
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        for path in paths
+    ]
+    rows = read_rows(request.rows)
+    work = batches_by_task(rows, request.how)
+
+    def run() -> Logits:
+        parts = []
+        for numbers in work:
+            session = sessions[rows.tasks[numbers[0]] % len(sessions)]
+            inputs = dict(zip(INPUTS, padded(rows, numbers), strict=True))
+            (logits,) = session.run(None, inputs)
+            parts.append((numbers, logits))
+        return in_row_order(parts, len(rows.tasks))
+
+    return System(run, f"onnxruntime {onnxruntime.__version__}", paths[0].stat().st_size)
