@@ -21,7 +21,7 @@ DISTINCT_WEIGHTS = 4
 Four encoders of the smaller shape take 42 MB each, four of the larger 340 MB: together they fit no
 cache level, which is all that more of them could change. 64 whole models would not fit the memory.
 """
-LORA_RANK, LORA_ALPHA = 8, 16.0
+LORA_RANK, LORA_ALPHA = 8, 16
 BOTTLENECK = 64
 
 LORA = ("lora-query-value",)
