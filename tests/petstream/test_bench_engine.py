@@ -25,6 +25,7 @@ from petstream.benchmarks.engine.cases import (
     U32_128,
     U64_128,
     Case,
+    LengthMix,
     Rows,
     Shape,
     draw_rows,
@@ -114,7 +115,7 @@ def test_bfloat16_is_for_those_who_have_it() -> None:
 
 
 @pytest.mark.parametrize("mix", [*MIXES, U64_128], ids=lambda mix: str(mix.name))
-def test_rows_are_the_same_at_each_draw_and_as_many_of_each_task(mix: object) -> None:
+def test_rows_are_the_same_at_each_draw_and_as_many_of_each_task(mix: LengthMix) -> None:
     case = replace(case_of(tasks=4), mix=mix)
     rows, again = draw_rows(case), draw_rows(case)
 
