@@ -5,8 +5,14 @@ import typer
 from petstream.commands.bench_capacity import capacity
 from petstream.commands.bench_engine import engine
 
-app = typer.Typer(
-    no_args_is_help=True, help="Measure this machine, beside what else could do its work."
-)
+app = typer.Typer(no_args_is_help=True)
 app.command()(capacity)
 app.command()(engine)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure this machine, beside what else could do its work.
+
+    Example: petstream bench capacity --json
+    """
