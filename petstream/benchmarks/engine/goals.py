@@ -50,7 +50,7 @@ def judge(measured: Sequence[Measured], vendor: Vendor) -> list[Goal]:
 
 
 def _against_mixed_peers(cells: dict[Case, Cell], vendor: Vendor) -> Iterator[Goal]:
-    unit = "speed over the peer's, the least of {}"
+    unit = "times as fast"
     found = [_over(cell, "peft") for cell in _at(cells, LORA, "u32-128")]
     yield from _least("C1-over-peft-adapter-names", PEFT[vendor], found, unit)
     found = [_over(cell, "adapterhub") for cell in _at(cells, ADAPTER, "u32-128")]
@@ -58,7 +58,7 @@ def _against_mixed_peers(cells: dict[Case, Cell], vendor: Vendor) -> Iterator[Go
 
 
 def _against_merged_models(cells: dict[Case, Cell], vendor: Vendor) -> Iterator[Goal]:
-    unit = "speed over the peer's, the least of {}"
+    unit = "times as fast"
     for mix, target in MERGED[vendor].items():
         found = [_over(cell, "transformers") for cell in _at(cells, LORA, mix)]
         yield from _least(f"C3-over-merged-transformers-{mix}", target, found, unit)
@@ -66,7 +66,7 @@ def _against_merged_models(cells: dict[Case, Cell], vendor: Vendor) -> Iterator[
         found = [_over(cell, "openvino") for cell in _at(cells, LORA, mix)]
         yield from _least(f"C4-over-merged-openvino-{mix}", target, found, unit)
     found = [_memory_ratio(cell, "openvino") for cell in _at(cells, LORA)]
-    yield from _least("C4-memory-per-task", MEMORY_RATIO, found, "times less, the least of {}")
+    yield from _least("C4-memory-per-task", MEMORY_RATIO, found, "times smaller")
 
 
 def _shares(cells: dict[Case, Cell], vendor: Vendor) -> Iterator[Goal]:
@@ -77,14 +77,14 @@ def _shares(cells: dict[Case, Cell], vendor: Vendor) -> Iterator[Goal]:
             if case.pets == pets and case.mix is U64_128 and {"ours", "bare"} <= cell.keys()
         ]
         name = "pets-mix" if pets == PETS_MIX else "-".join(pets)
-        yield from _least(f"C6-{name}", target, found, "of the bare backbone's speed, least of {}")
+        yield from _least(f"C6-{name}", target, found, "of bare's speed")
     for shape, target in SHARE_OF_CEILING[vendor].items():
         found = [
             share_of_ceiling(cell)
             for case, cell in cells.items()
             if case.shape.name == shape and case.threads == 1 and {"bare", "gemm"} <= cell.keys()
         ]
-        yield from _least(f"C7-{shape}", target, found, "of one large product's speed, least of {}")
+        yield from _least(f"C7-{shape}", target, found, "of gemm's speed")
 
 
 def share_of_ceiling(cell: Cell) -> float:
@@ -127,5 +127,5 @@ def _memory_ratio(cell: Cell, library: str) -> float | None:
 def _least(name: str, target: float, found: Sequence[float | None], unit: str) -> Iterator[Goal]:
     values = [value for value in found if value is not None]
     if values:
-        cases = "1 case" if len(values) == 1 else f"{len(values)} cases"
-        yield Goal(name, target, min(values), unit.format(cases))
+        of_several = f", least of {len(values)}" if len(values) > 1 else ""
+        yield Goal(name, target, min(values), unit + of_several)

@@ -58,6 +58,12 @@ class Measured:
         return statistics.median(theirs / own for theirs, own in pairs)
 
 
+def ours_is_faster(one: Measured, cell: Sequence[Measured]) -> float | None:
+    """Return how many times as fast as another system ours is; None where that means nothing."""
+    ours = next((other for other in cell if other.system == "ours"), None)
+    return None if ours is None or one.system in ("ours", "gemm") else ours.speed_over(one)
+
+
 def measure(case: Case, weights: Path, children: Children, repeats: int) -> list[Measured]:
     """Run a case.
 

@@ -7,35 +7,30 @@ from rich.console import Group
 from rich.table import Table
 
 from petstream.benchmarks.document import Goal
-from petstream.benchmarks.engine.measuring import Measured
+from petstream.benchmarks.engine.measuring import Measured, ours_is_faster
 
 _HEADINGS = ("median ms", "least ms", "rows/s", "ours is", "MB/task", "differs")
 
 
-def case_table(cell: Sequence[Measured]) -> Table:
+def case_table(cell: Sequence[Measured]) -> Group:
     """Return the table of one case: a row for each system."""
     first = cell[0]
-    table = Table(
-        title=f"{first.case.label}: {first.case.rows} queries, {first.num_tokens} tokens",
-        title_justify="left",
-        box=None,
-        padding=(0, 1),
-    )
+    table = Table(box=None, padding=(0, 1))
     table.add_column("system", no_wrap=True)
     for heading in _HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
-    ours = next((one for one in cell if one.system == "ours"), None)
     for one in cell:
+        faster = ours_is_faster(one, cell)
         table.add_row(
             one.system,
             f"{1000 * one.median_s:.1f}",
             f"{1000 * min(one.times_s):.1f}",
             f"{first.case.rows / one.median_s:.1f}",
-            "" if ours is None or one is ours else f"{ours.speed_over(one):.2f} x",
+            "" if faster is None else f"{faster:.2f} x",
             "" if one.bytes_per_task is None else f"{one.bytes_per_task / 1e6:.2f}",
             "" if one.max_difference is None else f"{one.max_difference:.0e}",
         )
-    return table
+    return Group(f"{first.case.label}: {first.case.rows} queries, {first.num_tokens} tokens", table)
 
 
 def goals_table(goals: Sequence[Goal], vendor: str, missing: Mapping[str, str]) -> Group:

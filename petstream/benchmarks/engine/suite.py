@@ -8,7 +8,7 @@ from typing import Any
 from petstream.benchmarks.engine.cases import Case
 from petstream.benchmarks.engine.children import Children
 from petstream.benchmarks.engine.environments import left_out
-from petstream.benchmarks.engine.measuring import Measured, measure
+from petstream.benchmarks.engine.measuring import Measured, measure, ours_is_faster
 from petstream.benchmarks.engine.weight_writer import WeightWriter
 
 
@@ -50,7 +50,6 @@ def as_row(one: Measured, cell: Sequence[Measured]) -> dict[str, Any]:
         cell: All systems of its case.
     """
     case = one.case
-    ours = next((other for other in cell if other.system == "ours"), None)
     return {
         "case": case.label,
         "backbone": case.shape.name,
@@ -68,7 +67,7 @@ def as_row(one: Measured, cell: Sequence[Measured]) -> dict[str, Any]:
         "times_s": list(one.times_s),
         "queries_per_s": case.rows / one.median_s,
         "tokens_per_s": one.num_tokens / one.median_s,
-        "ours_is_faster": None if ours is None else ours.speed_over(one),
+        "ours_is_faster": ours_is_faster(one, cell),
         "gigaflop": one.gigaflop,
         "max_difference": one.max_difference,
         "bytes_per_task": one.bytes_per_task,
