@@ -163,13 +163,12 @@ _EVERYONE = (
 
 def short_cases() -> list[Case]:
     """Return the cases of most goals, on one thread: under ten minutes on two slow cores."""
-    peers = ("transformers-padded", "onnxruntime-rows", "openvino-rows")
-    engine = ("ours", "bare", "seqs")
-    mixed_peers = ("peft-padded",)
+    packed = ("ours", "bare")
+    merged = ("transformers-padded", "onnxruntime-rows", "openvino-rows")
     return [
-        Case(MINILM, U32_128, 64, LORA, (*engine, *peers, *mixed_peers)),
-        Case(MINILM, U32_128, 64, ADAPTER, ("ours", "bare", "adapterhub-padded")),
-        *(Case(MINILM, mix, 64, LORA, (*engine, *peers)) for mix in (N32_8, U8_32, U4_8)),
+        Case(MINILM, U32_128, 64, LORA, (*packed, *merged, "peft-padded")),
+        Case(MINILM, U32_128, 64, ADAPTER, ("ours", "adapterhub-padded")),
+        *(Case(MINILM, mix, 64, LORA, (*packed, "seqs", *merged)) for mix in (N32_8, U8_32, U4_8)),
         *_kind_cases(MINILM, 16),
         Case(BERT_BASE, U64_128, 1, LORA, ("bare", "gemm"), rows=8),
     ]
