@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from messages.errors import ErrorAnswer
 from messages.escalation import SmallLevelOutput
@@ -21,6 +20,7 @@ from messages.query_codec import IncomingQuery
 from messages.result import Result
 from tasks.artifact import Artifact
 from tasks.description import TaskDescription
+from tasks.word_tokens import WordToken
 from transport.records import Record
 from workers.answers import DEFAULT_DECISION_THRESHOLD
 from workers.backbone import Backbone
@@ -28,6 +28,8 @@ from workers.backbone_store import find
 from workers.cascade import LevelOutput, judge, next_level
 from workers.engine import Engine, EngineRow
 from workers.levels import LEVEL_BACKBONES
+from workers.row_tokenizer import RowTokenizer
+from workers.tagging import character_spans
 
 TOLERANCE = 1e-4
 _ROWS_AT_ONCE = 64
@@ -41,6 +43,8 @@ class _Expected:
     """Whether the small level's output is not enough."""
     is_close: bool
     """Whether that hangs on less than the tolerance."""
+    words: tuple[list[WordToken], list[WordToken]]
+    """Of a tagged row, at each level."""
 
 
 class EngineOracle:
@@ -56,19 +60,20 @@ class EngineOracle:
             models_dir: Where the backbones are.
             queries: Of these tasks.
         """
-        small = _logits(0, artifacts, models_dir, queries)
-        large = _logits(1, artifacts, models_dir, queries)
+        small = _rows(0, artifacts, models_dir, queries)
+        large = _rows(1, artifacts, models_dir, queries)
         self._expected: dict[str, _Expected] = {}
-        for query, small_logits, large_logits in zip(queries, small, large, strict=True):
+        for query, small_row, large_row in zip(queries, small, large, strict=True):
             task = artifacts[query.task].description
-            first = judge(task, 0, small_logits, None)
+            first = judge(task, 0, small_row.logits, None)
             carried = SmallLevelOutput(0, first.scores.tobytes(), first.confidence, "")
             threshold = task.cascade.threshold if task.cascade is not None else 2.0
             self._expected[query.id] = _Expected(
                 task,
-                (first, judge(task, 1, large_logits, carried)),
+                (first, judge(task, 1, large_row.logits, carried)),
                 goes_on=next_level(task, 0, first, query.parameters) is not None,
                 is_close=abs(first.confidence - threshold) <= TOLERANCE,
+                words=(small_row.words, large_row.words),
             )
 
     def complaint(
@@ -85,7 +90,19 @@ class EngineOracle:
         output = expected.outputs[given.level]
         if abs(given.confidence - output.confidence) > TOLERANCE:
             return f"confidence {given.confidence}, the engine says {output.confidence}"
+        if expected.task.kind == "tagging":
+            return _wrong_tags(expected.task, output, expected.words[given.level], given)
         return _wrong_labels(expected.task, output, given)
+
+
+def _wrong_tags(
+    task: TaskDescription, output: LevelOutput, words: list[WordToken], given: Result
+) -> str | None:
+    ranked = np.sort(output.scores, axis=-1)
+    if (ranked[:, -1] - ranked[:, -2] <= TOLERANCE).any():
+        return None
+    expected = character_spans(words, output.scores, task.labels)
+    return None if given.tags == expected else f"tags {given.tags}, the engine says {expected}"
 
 
 def _wrong_labels(task: TaskDescription, output: LevelOutput, given: Result) -> str | None:
@@ -106,27 +123,39 @@ def _wrong_labels(task: TaskDescription, output: LevelOutput, given: Result) -> 
     return None if is_right else f"labels {given.labels}, not the engine's"
 
 
-def _logits(
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What one level makes of one query."""
+
+    logits: NDArray[np.float32]
+    """Shape (num_labels,); of a tagged row (num_words, num_labels)."""
+    words: list[WordToken]
+
+
+def _rows(
     level: int, artifacts: Mapping[str, Artifact], models_dir: Path, queries: Sequence[Query]
-) -> list[NDArray[np.float32]]:
-    """Return the engine's logits of every query at one level."""
+) -> list[_Row]:
+    """Run every query through one level."""
     folder = find(LEVEL_BACKBONES[level], models_dir)
     engine = Engine(Backbone.load(folder))
     loaded = {}
     for name, artifact in artifacts.items():
         weights = artifact.load_level(level, engine.backbone.shape)
         loaded[name] = engine.load_task(artifact.description, level, weights)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    rows = []
-    for query in queries:
-        task = loaded[query.task]
-        tokenizer.enable_truncation(task.level.max_tokens)
-        ids = tokenizer.encode(query.text).ids
-        rows.append(EngineRow(task, np.array(ids, dtype=np.int64)))
-    logits = [row for some in _in_parts(rows) for row in engine.run(some)]
+    tokenizer = RowTokenizer(folder)
+    tokens = [
+        tokenizer.encode(query.text, None, loaded[query.task].level.max_tokens) for query in queries
+    ]
+    rows = [
+        EngineRow(loaded[query.task], row.token_ids)
+        for query, row in zip(queries, tokens, strict=True)
+    ]
+    logits = [found for some in _in_parts(rows) for found in engine.run(some)]
     engine.close()
-    return logits
+    return [
+        _Row(found[[word.token for word in row.words]] if found.ndim == 2 else found, row.words)
+        for found, row in zip(logits, tokens, strict=True)
+    ]
 
 
 def _in_parts(rows: Sequence[EngineRow]) -> Iterator[list[EngineRow]]:

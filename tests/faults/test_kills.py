@@ -181,14 +181,19 @@ def altered(record: Record, **changes: object) -> Record:
     return replace(record, value=message.value, headers=message.headers)
 
 
+def said(answer: Result) -> dict[str, object]:
+    """What the answer says of its text."""
+    return {"labels": answer.labels, "scores": answer.scores, "tags": answer.tags}
+
+
 def two_unlike(results: list[Record]) -> tuple[int, int]:
-    """Indices of two answers of one task with different labels."""
+    """Indices of two answers of one task with different labels or tags."""
     first = decode_answer(results[0].value, results[0].headers)
     assert isinstance(first, Result)
     for index, record in enumerate(results):
         answer = decode_answer(record.value, record.headers)
         assert isinstance(answer, Result)
-        if answer.task == first.task and answer.labels != first.labels:
+        if answer.task == first.task and (answer.labels, answer.tags) != (first.labels, first.tags):
             return 0, index
     raise AssertionError("all answers are alike")
 
@@ -200,8 +205,8 @@ def swap(results: list[Record]) -> list[Record]:
     assert isinstance(says[0], Result)
     assert isinstance(says[1], Result)
     swapped = list(results)
-    swapped[one] = altered(results[one], labels=says[1].labels, scores=says[1].scores)
-    swapped[other] = altered(results[other], labels=says[0].labels, scores=says[0].scores)
+    swapped[one] = altered(results[one], **said(says[1]))
+    swapped[other] = altered(results[other], **said(says[0]))
     return swapped
 
 
