@@ -19,8 +19,10 @@ from petstream.settings import load_settings
 from tests.workers.instructions import NO_COUNTER, NUM_TASKS, ROW_LEN, ROWS_PER_TASK
 from workers.backbone_store import find
 
-TOLERANCE = 1.25
-"""For another release of torch or another processor's paths through MKL."""
+TOLERANCE = 1.5
+"""For another release of torch, and another processor's paths through MKL and oneDNN."""
+TOLERANCE_OF_A_CHOICE = 2.0
+"""Of diffs and masks: of several ways another processor may have another as its fastest."""
 BARE = 1370
 EXTRA = {"lora": 115, "adapter": 107, "bitfit": 17, "ia3": 7.2, "diff": 305, "mask": 355}
 """Thousands of instructions by the token, three layers of MiniLM-L3; of a kind what it adds."""
@@ -57,4 +59,5 @@ def test_a_kind_takes_no_more_instructions_than_it_did(counts: dict[str, int], k
     num_tokens = NUM_TASKS * ROWS_PER_TASK * ROW_LEN
     taken = counts[kind] - (0 if kind == "bare" else counts["bare"])
 
-    assert taken / num_tokens / 1000 < TOLERANCE * (BARE if kind == "bare" else EXTRA[kind])
+    tolerance = TOLERANCE_OF_A_CHOICE if kind in ("diff", "mask") else TOLERANCE
+    assert taken / num_tokens / 1000 < tolerance * (BARE if kind == "bare" else EXTRA[kind])
