@@ -58,7 +58,7 @@ class CapacityRow:
     accounted_bytes: int
     """As the worker counts against its budget."""
     measured_bytes: int
-    """As the process grew: its proportional set size."""
+    """As the process grew: its anonymous memory."""
     rows_answered: int
     """Of two rows run through the engine afterwards, of the first and of the last task."""
     full_model_bytes: int

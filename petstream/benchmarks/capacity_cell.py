@@ -14,7 +14,7 @@ import numpy as np
 
 from messages.task_event import TaskReference
 from petstream.benchmarks.pet_sizes import PET_OF, SHAPES, PetKind, ShapeName
-from petstream.benchmarks.process_memory import resident_bytes
+from petstream.benchmarks.process_memory import own_bytes
 from petstream.benchmarks.synthetic_backbone import DIGEST, random_backbone
 from petstream.benchmarks.task_copies import copy_under
 from tasks.artifact import open_artifact
@@ -120,9 +120,9 @@ def load_tasks(shape_name: ShapeName, models: Sequence[Path], budget_bytes: int)
 
 def model_bytes(shape_name: ShapeName) -> float:
     """Load whole models, as a fine-tuned copy for each task would be; return what one takes."""
-    before = resident_bytes()
+    before = own_bytes()
     models = [random_backbone(SHAPES[shape_name], seed) for seed in range(_NUM_MODELS)]
-    return (resident_bytes() - before) / len(models)
+    return (own_bytes() - before) / len(models)
 
 
 class _Rounds:
@@ -179,7 +179,7 @@ class _Rounds:
 def _fill(rounds: _Rounds, engine: Engine, budget_bytes: int) -> LoadedTasks:
     rounds.load_next()
     of_round = len(rounds.references)
-    round_bytes, before_bytes = rounds.used_bytes, resident_bytes()
+    round_bytes, before_bytes = rounds.used_bytes, own_bytes()
     if 2 * round_bytes > budget_bytes:
         raise CapacityError(
             f"{of_round} tasks take {round_bytes} bytes and the budget is {budget_bytes}: it must "
@@ -189,7 +189,7 @@ def _fill(rounds: _Rounds, engine: Engine, budget_bytes: int) -> LoadedTasks:
         rounds.load_next()
     num_tasks = len(rounds.references)
     accounted_bytes = rounds.used_bytes / num_tasks
-    grown_bytes = resident_bytes() - before_bytes
+    grown_bytes = own_bytes() - before_bytes
     with rounds.held([rounds.references[0], rounds.references[-1]]) as tasks:
         head_bytes = sum(tensor.nbytes for tensor in tensors_within(tasks[0].ops.head))
         rows_answered = _answer(engine, tasks)

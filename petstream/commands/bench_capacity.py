@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
+from rich.box import SIMPLE
 from rich.table import Table
 
 from petstream.benchmarks.document import make_document
@@ -72,36 +73,26 @@ def _chosen(given: list[str] | None, known: Sequence[_Name], option: str) -> lis
 
 def _print(document: dict[str, Any], budget_mib: int) -> None:
     table = Table(
-        caption="bytes: of a task without its head, as the process grew; in 32 GB: extrapolated"
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
+        caption="MB of a task without its head, as the process grew; 32 GB: extrapolated.",
     )
-    table.add_column("backbone", no_wrap=True)
-    table.add_column("kind", no_wrap=True)
-    headings = (
-        "tasks",
-        "bytes",
-        "counted",
-        "whole models",
-        "PetS's bytes",
-        "PetS's tasks",
-        "bytes / PetS's",
-        "in 32 GB",
-        "PetS in 32 GB",
-    )
-    for heading in headings:
-        table.add_column(heading, justify="right")
+    for heading in ("backbone", "kind"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("tasks", "MB", "PetS MB", "ratio", "models", "32 GB", "PetS 32 GB"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in document["rows"]:
+        pets_bytes = row["pets_bytes"]
         figures = (
-            row["tasks"],
-            row["measured_bytes"],
-            row["accounted_bytes"],
-            row["full_models"],
-            row["pets_bytes"],
-            row["pets_tasks"],
-            row["bytes_over_pets"],
-            row["tasks_in_32_gb"],
-            row["published_tasks"],
+            f"{row['tasks']:,}",
+            f"{row['measured_bytes'] / 1e6:.3f}",
+            "-" if pets_bytes is None else f"{pets_bytes / 1e6:.3f}",
+            "-" if pets_bytes is None else f"{row['bytes_over_pets']:.3f}",
+            f"{row['full_models']:,}",
+            f"{row['tasks_in_32_gb']:,}",
+            "-" if row["published_tasks"] is None else f"{row['published_tasks']:,}",
         )
-        table.add_row(row["shape"], row["kind"], *(_figure(value) for value in figures))
+        table.add_row(row["shape"], row["kind"], *figures)
     console.print(table)
     console.print(
         f"Budget: {budget_mib} MiB for tasks; PetS's card has 32 GB. {document['device']}",
@@ -110,7 +101,3 @@ def _print(document: dict[str, Any], budget_mib: int) -> None:
     )
     missed = [goal["id"] for goal in document["goals"] if not goal["met"]]
     console.print(f"Goals missed: {', '.join(missed) or 'none'}", soft_wrap=True, highlight=False)
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:,}"
