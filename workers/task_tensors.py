@@ -72,8 +72,8 @@ def replaced(part: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any: 
 def in_one_piece(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Return copies that lie in one piece of memory, which is freed when the last of them goes.
 
-    A task has some hundred tensors. In a piece each they would cost a quarter more than their
-    contents for the smallest kinds, by the allocator's and torch's own accounts of each.
+    A task has some hundred tensors. In a piece each the smallest kinds cost half as much again as
+    their contents, by the allocator's and torch's own accounts of each; so they cost a quarter.
     """
     starts = [0]
     for tensor in tensors:
