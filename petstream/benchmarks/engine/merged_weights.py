@@ -10,19 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from petstream.benchmarks.engine.cases import LORA_ALPHA, LORA_RANK
+from petstream.benchmarks.engine.weight_files import BERT_MODULES
 
 Weights = dict[str, NDArray[Any]]
-
-_MODULES = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dense",
-    "ffn_input": "intermediate.dense",
-    "ffn_output": "output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "ffn_norm": "output.LayerNorm",
-}
 
 
 def merge(plain: Mapping[str, NDArray[Any]], dense: Mapping[str, NDArray[Any]]) -> Weights:
@@ -36,7 +26,7 @@ def merge(plain: Mapping[str, NDArray[Any]], dense: Mapping[str, NDArray[Any]]) 
     merged = dict(plain)
     for key in dense:
         _, layer, site, tensor = key.split(".")
-        module = f"encoder.layer.{layer}.{_MODULES[site]}"
+        module = f"encoder.layer.{layer}.{BERT_MODULES[site]}"
         weight, bias = f"{module}.weight", f"{module}.bias"
         values = dense[key]
         if tensor in ("weight", "bias"):

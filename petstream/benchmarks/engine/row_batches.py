@@ -1,12 +1,14 @@
-"""How peers batch rows: one by one, length-sorted in eights, or all of a task padded together."""
+"""How peers batch rows, and run them: a model for each task, or one for all."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from petstream.benchmarks.engine.cases import Rows
+
+Model = TypeVar("Model")
 
 
 def batches_by_task(rows: Rows, how: str) -> list[list[int]]:
@@ -40,6 +42,27 @@ def padded(rows: Rows, numbers: Sequence[int]) -> tuple[NDArray[np.int64], NDArr
         row[: len(own)] = own
         row_mask[: len(own)] = 1
     return ids, mask
+
+
+def run_by_task(
+    models: Sequence[Model],
+    rows: Rows,
+    work: Sequence[Sequence[int]],
+    infer: Callable[[Model, NDArray[np.int64], NDArray[np.int64]], NDArray[Any]],
+) -> NDArray[np.float32]:
+    """Run batches one after another, each on its task's model; return the rows' logits.
+
+    Args:
+        models: Used by the tasks in turn.
+        rows: The case's.
+        work: As `batches_by_task` returns it.
+        infer: Takes a model, token ids and mask; returns logits, (batch, labels).
+    """
+    parts = []
+    for numbers in work:
+        model = models[rows.tasks[numbers[0]] % len(models)]
+        parts.append((numbers, infer(model, *padded(rows, numbers))))
+    return in_row_order(parts, len(rows.tasks))
 
 
 def in_row_order(

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from petstream.benchmarks.engine.cases import DISTINCT_WEIGHTS, Rows
+from tasks.backbone_families import FAMILIES
 
 HEAD = "head."
+BERT_MODULES: dict[str, str] = {str(k): module for k, module in FAMILIES["bert"].modules.items()}
+"""Site -> its module within a layer of the models, which are BERTs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,6 +13,7 @@ from adapters import BatchSplit, DoubleSeqBnConfig, LoRAConfig
 from petstream.benchmarks.engine.cases import BOTTLENECK, LORA_ALPHA, LORA_RANK
 from petstream.benchmarks.engine.row_batches import padded
 from petstream.benchmarks.engine.system import Logits, Request, System
+from petstream.benchmarks.engine.systems.parameters import fill
 from petstream.benchmarks.engine.systems.pooled_heads import PooledHeads
 from petstream.benchmarks.engine.systems.task_model import load_encoder
 from petstream.benchmarks.engine.weight_files import PetFile, plain_folder, read_pets, read_rows
@@ -37,16 +38,9 @@ def build(request: Request) -> System:
         config = LoRAConfig(r=LORA_RANK, alpha=LORA_ALPHA, attn_matrices=["q", "v"])
     for name in names:
         model.add_adapter(name, config=config)
-    parameters: dict[str, torch.Tensor] = dict(model.named_parameters())
-    num_bytes = 0
-    with torch.no_grad():
-        for task, name in enumerate(names):
-            for path, values in _tensors(pets[task % len(pets)], name):
-                parameters[path].copy_(values)
-                num_bytes += values.numel() * dtype.itemsize
+    tensors = (pair for t, name in enumerate(names) for pair in _tensors(pets[t % len(pets)], name))
+    num_bytes = fill(model, tensors, dtype)
     model.active_adapters = BatchSplit(*names, batch_sizes=list(rows_of.values()))
-    model.to(dtype)
-    model.train(False)
     heads = PooledHeads(pets, dtype)
 
     @torch.inference_mode()

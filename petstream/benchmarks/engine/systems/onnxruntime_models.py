@@ -1,8 +1,12 @@
 """ONNX Runtime: one merged model per task, one after another, all of its graph optimisations on."""
 
-import onnxruntime  # type: ignore[import-not-found]
+from typing import Any
 
-from petstream.benchmarks.engine.row_batches import batches_by_task, in_row_order, padded
+import numpy as np
+import onnxruntime  # type: ignore[import-not-found]
+from numpy.typing import NDArray
+
+from petstream.benchmarks.engine.row_batches import batches_by_task, run_by_task
 from petstream.benchmarks.engine.system import Logits, Request, System
 from petstream.benchmarks.engine.systems.onnx_export import INPUTS, onnx_files
 from petstream.benchmarks.engine.weight_files import read_rows
@@ -24,13 +28,12 @@ def build(request: Request) -> System:
     rows = read_rows(request.rows)
     work = batches_by_task(rows, request.how)
 
+    def infer(session: Any, *inputs: NDArray[np.int64]) -> NDArray[Any]:  # noqa: ANN401
+        (logits,) = session.run(None, dict(zip(INPUTS, inputs, strict=True)))
+        found: NDArray[Any] = logits
+        return found
+
     def run() -> Logits:
-        parts = []
-        for numbers in work:
-            session = sessions[rows.tasks[numbers[0]] % len(sessions)]
-            inputs = dict(zip(INPUTS, padded(rows, numbers), strict=True))
-            (logits,) = session.run(None, inputs)
-            parts.append((numbers, logits))
-        return in_row_order(parts, len(rows.tasks))
+        return run_by_task(sessions, rows, work, infer)
 
     return System(run, f"onnxruntime {onnxruntime.__version__}", paths[0].stat().st_size)

@@ -1,8 +1,12 @@
 """OpenVINO: one merged model per task, one after another."""
 
-import openvino  # type: ignore[import-not-found]
+from typing import Any
 
-from petstream.benchmarks.engine.row_batches import batches_by_task, in_row_order, padded
+import numpy as np
+import openvino  # type: ignore[import-not-found]
+from numpy.typing import NDArray
+
+from petstream.benchmarks.engine.row_batches import batches_by_task, run_by_task
 from petstream.benchmarks.engine.system import Logits, Request, System
 from petstream.benchmarks.engine.systems.onnx_export import onnx_files
 from petstream.benchmarks.engine.weight_files import read_rows
@@ -23,13 +27,12 @@ def build(request: Request) -> System:
     rows = read_rows(request.rows)
     work = batches_by_task(rows, request.how)
 
+    def infer(inference: Any, *inputs: NDArray[np.int64]) -> NDArray[Any]:  # noqa: ANN401
+        logits: NDArray[Any] = inference.infer(list(inputs))[0].copy()
+        return logits
+
     def run() -> Logits:
-        parts = []
-        for numbers in work:
-            inference = inferences[rows.tasks[numbers[0]] % len(inferences)]
-            logits = inference.infer(list(padded(rows, numbers)))[0]
-            parts.append((numbers, logits.copy()))
-        return in_row_order(parts, len(rows.tasks))
+        return run_by_task(inferences, rows, work, infer)
 
     version = openvino.__version__.partition("-")[0]
     return System(run, f"openvino {version}", paths[0].stat().st_size)

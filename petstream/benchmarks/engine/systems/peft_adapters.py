@@ -9,21 +9,21 @@ import torch
 from petstream.benchmarks.engine.cases import LORA_ALPHA, LORA_RANK
 from petstream.benchmarks.engine.row_batches import batches, in_row_order, padded
 from petstream.benchmarks.engine.system import Logits, Request, System
+from petstream.benchmarks.engine.systems.parameters import fill
 from petstream.benchmarks.engine.systems.pooled_heads import PooledHeads
 from petstream.benchmarks.engine.systems.task_model import load_encoder
-from petstream.benchmarks.engine.weight_files import PetFile, plain_folder, read_pets, read_rows
+from petstream.benchmarks.engine.weight_files import (
+    BERT_MODULES,
+    PetFile,
+    plain_folder,
+    read_pets,
+    read_rows,
+)
+from tasks.sites import LINEAR_SITES
 
-_MODULES = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dense",
-    "ffn_input": "intermediate.dense",
-    "ffn_output": "output.dense",
-}
 _TARGETS = {
     "lora-query-value": ("query", "value"),
-    "lora-all-linear": tuple(_MODULES),
+    "lora-all-linear": LINEAR_SITES,
 }
 
 
@@ -33,7 +33,7 @@ def build(request: Request) -> System:
     rows = read_rows(request.rows)
     pets = read_pets(request.weights)
     (kind,) = request.kinds
-    sites = "|".join(_MODULES[site].replace(".", r"\.") for site in _TARGETS[kind])
+    sites = "|".join(BERT_MODULES[site].replace(".", r"\.") for site in _TARGETS[kind])
     config = peft.LoraConfig(
         r=LORA_RANK,
         lora_alpha=LORA_ALPHA,
@@ -43,15 +43,8 @@ def build(request: Request) -> System:
     model = peft.get_peft_model(load_encoder(plain_folder(request.weights)), config, names[0])
     for name in names[1:]:
         model.add_adapter(name, config)
-    parameters: dict[str, torch.Tensor] = dict(model.named_parameters())
-    num_bytes = 0
-    with torch.no_grad():
-        for task, name in enumerate(names):
-            for path, values in _factors(pets[task % len(pets)], name):
-                parameters[path].copy_(values)
-                num_bytes += values.numel() * dtype.itemsize
-    model.to(dtype)
-    model.train(False)
+    factors = (pair for t, name in enumerate(names) for pair in _factors(pets[t % len(pets)], name))
+    num_bytes = fill(model, factors, dtype)
     heads = PooledHeads(pets, dtype)
     work = batches(rows, range(len(rows.tasks)), request.how)
 
@@ -77,5 +70,5 @@ def _factors(pet: PetFile, name: str) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield a PET's factors by the names of the parameters that they are."""
     for key, values in pet.dense.items():
         _, layer, site, factor = key.split(".")
-        place = f"base_model.model.encoder.layer.{layer}.{_MODULES[site]}"
+        place = f"base_model.model.encoder.layer.{layer}.{BERT_MODULES[site]}"
         yield f"{place}.{factor[:-1]}{factor[-1].upper()}.{name}.weight", torch.from_numpy(values)

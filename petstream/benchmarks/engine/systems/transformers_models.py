@@ -1,12 +1,12 @@
 """transformers: one merged model per task, one after another."""
 
-from collections.abc import Sequence
-
+import numpy as np
 import torch
 import transformers
+from numpy.typing import NDArray
 
-from petstream.benchmarks.engine.cases import DISTINCT_WEIGHTS, Rows
-from petstream.benchmarks.engine.row_batches import batches_by_task, in_row_order, padded
+from petstream.benchmarks.engine.cases import DISTINCT_WEIGHTS
+from petstream.benchmarks.engine.row_batches import batches_by_task, run_by_task
 from petstream.benchmarks.engine.system import Logits, Request, System
 from petstream.benchmarks.engine.systems.task_model import TaskModel, load_task_model
 from petstream.benchmarks.engine.weight_files import read_rows
@@ -21,7 +21,7 @@ def build(request: Request) -> System:
 
     def run() -> Logits:
         torch.set_num_threads(request.threads)
-        return _run(models, rows, work)
+        return run_by_task(models, rows, work, _infer)
 
     return System(
         run,
@@ -31,10 +31,8 @@ def build(request: Request) -> System:
 
 
 @torch.inference_mode()
-def _run(models: Sequence[TaskModel], rows: Rows, work: Sequence[Sequence[int]]) -> Logits:
-    parts = []
-    for numbers in work:
-        model = models[rows.tasks[numbers[0]] % len(models)]
-        ids, mask = (torch.from_numpy(values) for values in padded(rows, numbers))
-        parts.append((numbers, model(ids, mask).float().numpy()))
-    return in_row_order(parts, len(rows.tasks))
+def _infer(
+    model: TaskModel, ids: NDArray[np.int64], mask: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    logits: torch.Tensor = model(torch.from_numpy(ids), torch.from_numpy(mask))
+    return logits.float().numpy()
