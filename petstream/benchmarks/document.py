@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from petstream.processor import this_processor
+
 PACKAGES = (
     "confluent-kafka",
     "msgpack",
@@ -54,11 +56,7 @@ def make_document(rows: Sequence[dict[str, Any]], goals: Sequence[Goal]) -> dict
 
 def device() -> str:
     """Return the processor's name and how many cores this process may use."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        models = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = models[0].partition(":")[2].strip() if models else name
+    name = this_processor().name
     return f"{name}, {len(os.sched_getaffinity(0))} cores"
 
 

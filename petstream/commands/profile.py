@@ -1,6 +1,5 @@
 """`petstream profile`: measure this machine's cost models, and show them."""  # noqa: A005 - named as the command is
 
-import platform
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from petstream.output import console, error_console, fail, print_json
+from petstream.processor import this_processor
 from petstream.settings import Settings, load_settings
 from scheduler.profile_file import Profile, ProfileError, read_profiles, write_profile
 from workers.levels import LEVEL_BACKBONES
@@ -91,7 +91,7 @@ def _measure(settings: Settings, name: str, threads: int | None, repeats: int) -
             engine.close()
     return Profile(
         backbone=name,
-        device=_device(),
+        device=this_processor().name,
         dtype="float32",
         threads=engine.num_threads,
         versions={"petstream": version("petstream"), "torch": version("torch")},
@@ -137,15 +137,6 @@ def _print(profiles: list[Profile], *, as_json: bool) -> None:
                 )
             table.add_section()
         console.print(table)
-
-
-def _device() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _commit() -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from petstream.benchmarks.dense_task import DenseTask
 from petstream.benchmarks.engine import environments, gemm
 from petstream.benchmarks.engine.cases import (
     ADAPTER,
@@ -44,7 +45,6 @@ from petstream.benchmarks.engine.measuring import (
     measure,
 )
 from petstream.benchmarks.engine.pets import PETS
-from petstream.benchmarks.engine.processor import this_processor
 from petstream.benchmarks.engine.row_batches import batches_by_task
 from petstream.benchmarks.engine.suite import Suite, as_row
 from petstream.benchmarks.engine.systems.task_model import load_task_model
@@ -55,8 +55,8 @@ from petstream.benchmarks.engine.weight_files import (
     plain_folder,
 )
 from petstream.benchmarks.engine.weight_writer import WeightWriter
-from petstream.benchmarks.random_task import RandomTask
 from petstream.commands.bench import app
+from petstream.processor import this_processor
 from tests.workers.dense_reference import merged_model, plain_model, reference_logits
 
 TINY = Shape("tiny", layers=2, hidden=128, heads=4, intermediate=256, vocabulary=2000)
@@ -274,7 +274,7 @@ def test_the_reference_answers_as_the_tests_own_reference(kind: str, writer: Wei
     """Two independent ways to write a PET into a model of transformers."""
     folder = writer.folder(TINY, (kind,))
     pet = PetFile.read(pet_path(folder, 1))
-    task = RandomTask(
+    task = DenseTask(
         *("task", "single_label", PETS[kind], pet.dense, pet.head_weight, pet.head_bias, "mean")
     )
     ids = np.arange(5, 22)

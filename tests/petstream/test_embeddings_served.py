@@ -22,7 +22,6 @@ from messages.query import QueryParameters
 from messages.result import Result
 from petstream.kafka_connection import kafka_settings
 from petstream.settings import Settings
-from petstream.supervisor import ServiceSpec, Supervisor
 from petstream.task_registry import task_registry
 from producers.client import Client
 from producers.connection import Connection
@@ -30,7 +29,7 @@ from producers.new_query import new_query
 from tasks.importers.backbone_tensors import BackboneTensors
 from tasks.importers.importing import ImportOptions, import_checkpoint
 from tests.oracles.goldens import BACKBONES
-from tests.petstream.single_level import single_level_settings
+from tests.petstream.single_level import single_level_services, single_level_settings
 from tests.tasks.importers.sentence_folders import add_modules, dense_config, dense_tensors
 from tests.tasks.importers.tiny_models import NUM_LABELS, train
 from workers.backbone_store import BackboneStore
@@ -43,21 +42,11 @@ pytestmark = [
 
 BACKBONE = "tiny-bert"
 TEXTS = ("the film is good", "not very good, it is bad", "is it?")
-READY_LIMIT_S = 300.0
 ANSWER_LIMIT_S = 120.0
 NUM_BURSTS = 20
 TOLERANCE = 1e-5
 HIDDEN = 32
 DIMENSIONS = 5
-SERVICES = (
-    ServiceSpec("scheduler-0", "scheduler", None, ("scheduler", "--levels", "0")),
-    ServiceSpec(
-        "worker-0-0",
-        "worker",
-        0,
-        ("worker", "--level", "0", "--threads", "1", "--backbone", BACKBONE),
-    ),
-)
 
 Expected = dict[tuple[str, str], NDArray[np.float32]]
 
@@ -128,13 +117,8 @@ def row_of(folder: Path, text: str) -> dict[str, torch.Tensor]:
 @pytest.fixture
 def served(settings: Settings, expected: Expected) -> Iterator[Expected]:
     """Services that know all tasks, and what they should answer."""
-    supervisor = Supervisor(SERVICES, settings.state_dir, settings.environment())
-    supervisor.start()
-    try:
-        supervisor.wait_until_ready(READY_LIMIT_S)
+    with single_level_services(settings, "--backbone", BACKBONE):
         yield expected
-    finally:
-        supervisor.stop()
 
 
 def test_embeddings_and_classes_share_a_batch_and_every_client_reads_them(

@@ -14,7 +14,6 @@ from messages.query import QueryParameters
 from messages.result import Result
 from petstream.kafka_connection import kafka_settings
 from petstream.settings import Settings
-from petstream.supervisor import ServiceSpec, Supervisor
 from petstream.task_registry import task_registry
 from producers.client import Client
 from producers.connection import Connection
@@ -22,7 +21,7 @@ from producers.new_query import new_query
 from tasks.importers.backbone_tensors import BackboneTensors
 from tasks.importers.importing import ImportOptions, import_checkpoint
 from tests.oracles.goldens import BACKBONES
-from tests.petstream.single_level import single_level_settings
+from tests.petstream.single_level import single_level_services, single_level_settings
 from tests.tasks.importers.peft_variants import OTHERS, WEIGHT_LIKE
 from tests.tasks.importers.tiny_models import NUM_LABELS, train
 from workers.backbone_store import BackboneStore
@@ -40,20 +39,10 @@ VARIANTS = (
 )  # fmt: skip
 NUM_KINDS = 10
 TEXTS = ("the film is good", "not very good, it is bad", "is it?")
-READY_LIMIT_S = 300.0
 ANSWER_LIMIT_S = 120.0
 NUM_BURSTS = 20
 TOLERANCE = {"shira": 5e-3}
 DEFAULT_TOLERANCE = 1e-5
-SERVICES = (
-    ServiceSpec("scheduler-0", "scheduler", None, ("scheduler", "--levels", "0")),
-    ServiceSpec(
-        "worker-0-0",
-        "worker",
-        0,
-        ("worker", "--level", "0", "--threads", "1", "--backbone", BACKBONE),
-    ),
-)
 
 Probabilities = NDArray[np.float32]
 Expected = Mapping[tuple[str, str], Probabilities]
@@ -95,14 +84,11 @@ def expected(settings: Settings, tmp_path: Path) -> dict[tuple[str, str], Probab
 @pytest.fixture
 def client(settings: Settings, expected: Expected) -> Iterator[Client]:
     """A client of services that know all tasks."""
-    supervisor = Supervisor(SERVICES, settings.state_dir, settings.environment())
-    supervisor.start()
-    try:
-        supervisor.wait_until_ready(READY_LIMIT_S)
-        with Client(Connection(kafka_settings(settings), settings.namespace)) as client:
-            yield client
-    finally:
-        supervisor.stop()
+    with (
+        single_level_services(settings, "--backbone", BACKBONE),
+        Client(Connection(kafka_settings(settings), settings.namespace)) as client,
+    ):
+        yield client
 
 
 def test_rows_of_every_kind_share_a_batch_and_are_answered_as_peft_does(

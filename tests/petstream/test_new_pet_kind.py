@@ -11,11 +11,10 @@ import pytest
 
 from petstream.kafka_connection import kafka_settings
 from petstream.settings import Settings
-from petstream.supervisor import ServiceSpec, Supervisor
 from producers.client import Client
 from producers.connection import Connection
 from producers.new_query import new_query
-from tests.petstream.single_level import single_level_settings
+from tests.petstream.single_level import single_level_services, single_level_settings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -23,11 +22,6 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "add-a-pet-kind.md").read_text()
 ROWS = ROOT / "tests" / "tasks" / "sms_rows.jsonl"
 TEXT = "WINNER! Call now to claim your prize"
-SERVICES = (
-    ServiceSpec("scheduler-0", "scheduler", None, ("scheduler", "--levels", "0")),
-    ServiceSpec("worker-0-0", "worker", 0, ("worker", "--level", "0", "--threads", "1")),
-)
-READY_LIMIT_S = 300.0
 ANSWER_LIMIT_S = 120.0
 COMMAND_LIMIT_S = 300.0
 
@@ -65,15 +59,10 @@ def test_the_page_makes_a_kind_that_is_trained_served_and_answered(
 
     _petstream([*train, "--epochs", "1", "--threads", "1"], environment, tmp_path)
     alone = json.loads(_petstream([*run, "--json"], environment, tmp_path))
-    supervisor = Supervisor(SERVICES, settings.state_dir, environment)
-    supervisor.start()
-    try:
-        supervisor.wait_until_ready(READY_LIMIT_S)
+    with single_level_services(settings, environment=environment):
         _petstream(add, environment, tmp_path)
         with Client(Connection(kafka_settings(settings), settings.namespace)) as client:
             answer = client.ask(new_query("my-shift", TEXT), timeout_s=ANSWER_LIMIT_S)
-    finally:
-        supervisor.stop()
 
     description = json.loads((tmp_path / "my-shift" / "task.json").read_text())
     assert description["levels"][0]["pet"] == {"kind": "shift", "first_layer": 1}

@@ -15,14 +15,13 @@ from messages.result import Result
 from petstream.commands.worker import recent_tasks_file
 from petstream.kafka_connection import kafka_settings
 from petstream.settings import Settings, load_settings
-from petstream.supervisor import ServiceSpec, Supervisor
 from petstream.task_registry import TaskRegistry, task_registry
 from producers.client import Client
 from producers.connection import Connection
 from producers.new_query import new_query
 from tasks.artifact import Artifact
 from tasks.store import TaskStore
-from tests.petstream.single_level import single_level_settings
+from tests.petstream.single_level import single_level_services, single_level_settings
 from tests.workers.stored_tasks import add_task, until
 from workers.backbone import Backbone
 from workers.backbone_store import BackboneStore
@@ -35,15 +34,8 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 TASK = "weather"
 NUM_REVISIONS = 5
 TEXTS = ("will it rain tomorrow", "how warm is the sea in June", "is a storm coming")
-READY_LIMIT_S = 300.0
 ANSWER_LIMIT_S = 120.0
 TOLERANCE = 1e-4
-SERVICES = (
-    ServiceSpec("scheduler-0", "scheduler", None, ("scheduler", "--levels", "0")),
-    ServiceSpec(
-        "worker-0-0", "worker", 0, ("worker", "--level", "0", "--threads", "1", "--pin", TASK)
-    ),
-)
 ALL_LABELS = QueryParameters(top_k=7)
 
 Scores = dict[str, float]
@@ -68,16 +60,11 @@ def updates(settings: Settings, engine: Engine, tmp_path: Path) -> Iterator["Upd
     updates = Updates(task_registry(settings), engine, tmp_path / "made")
     updates.register_next()
     updates.let_stable_mean(1)
-    supervisor = Supervisor(SERVICES, settings.state_dir, settings.environment())
-    supervisor.start()
-    updates.stop_services = supervisor.stop
-    try:
-        supervisor.wait_until_ready(READY_LIMIT_S)
+    with single_level_services(settings, "--pin", TASK) as supervisor:
+        updates.stop_services = supervisor.stop
         log = (settings.state_dir / "logs" / "worker-0-0.log").read_text()
         assert f"{TASK}@1, host memory: loaded" in log, "a pinned task is there before it is asked"
         yield updates
-    finally:
-        supervisor.stop()
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, PreTrainedModel
 from transformers.utils import logging
 
-from petstream.benchmarks.random_task import RandomTask
+from petstream.benchmarks.dense_task import DenseTask
 
 _BERT_MODULES = {
     "query": "attention.self.query",
@@ -74,7 +74,7 @@ def plain_model(folder: Path) -> PreTrainedModel:
     return model
 
 
-def merged_model(plain: PreTrainedModel, task: RandomTask) -> PreTrainedModel:
+def merged_model(plain: PreTrainedModel, task: DenseTask) -> PreTrainedModel:
     """Return a copy of a plain model with a task's PET in it; unchanged embeddings are shared.
 
     What can be written into weights is; the rest become hooks. Prefixes and prompts are inputs:
@@ -118,7 +118,7 @@ def parts_of(pet: Any, dense: dict[str, Any]) -> Iterator[tuple[Any, dict[str, A
 
 def reference_logits(
     model: PreTrainedModel,
-    task: RandomTask,
+    task: DenseTask,
     token_ids: NDArray[np.int64],
     token_types: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
@@ -152,7 +152,7 @@ def hidden_states(
 
 def _states_with_pet(
     model: PreTrainedModel,
-    task: RandomTask,
+    task: DenseTask,
     token_ids: NDArray[np.int64],
     token_types: NDArray[np.int64] | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from messages.task_event import TaskKind
-from petstream.benchmarks.random_task import RandomTask, without_pet
+from petstream.benchmarks.dense_task import DenseTask, without_pet
 from tasks.backbone_shape import BackboneShape
 from tasks.description import (
     HeadLayout,
@@ -177,11 +177,11 @@ def random_task(
     num_labels: int = 7,
     pooling: Pooling = "mean",
     takes_pair: bool = False,
-) -> RandomTask:
+) -> DenseTask:
     """Make a task of a variant of `PETS`."""
     rng = np.random.default_rng(seed)
     pet = PETS[variant]
-    return RandomTask(
+    return DenseTask(
         name=f"{variant}-{kind}-{seed}".replace("_", "-"),
         kind=kind,
         pet=pet,
@@ -203,7 +203,7 @@ EMBEDDING_HEADS: dict[str, HeadLayout | None] = {
 
 def random_embedding(
     head: str, shape: BackboneShape, *, variant: str = "lora", pooling: Pooling = "mean"
-) -> RandomTask:
+) -> DenseTask:
     """Make an embedding with one of `EMBEDDING_HEADS`."""
     layout = EMBEDDING_HEADS[head]
     rng = np.random.default_rng(len(head))
@@ -217,7 +217,7 @@ def random_embedding(
             layout.activation,
         )
     num_outputs = 11 if layout is None or layout.output is None else features
-    return RandomTask(
+    return DenseTask(
         name=f"embedding-{head}-{pooling}",
         kind="embedding",
         pet=PETS[variant],
@@ -240,7 +240,7 @@ def can_be_empty(pet: Pet) -> bool:
     return not isinstance(pet, Prefix | Prompt)
 
 
-def empty_task(variant: str, backbone: Backbone) -> RandomTask:
+def empty_task(variant: str, backbone: Backbone) -> DenseTask:
     """Return the task with a PET that changes nothing."""
     task = random_task(variant, backbone.shape)
     return replace(task, dense={n: _neutral(n, v, backbone) for n, v in task.dense.items()})

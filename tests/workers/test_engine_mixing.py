@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from petstream.benchmarks.random_task import without_pet
+from petstream.benchmarks.dense_task import without_pet
 from tasks.description import Pooling
 from tests.workers.pets import (
     PETS,

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.description import BackboneReference, LevelDescription, TaskDescription
+from petstream.benchmarks.dense_task import DenseTask
 from tasks.importers.imported import ImportedHead, ImportedPet
-from tasks.site_ops import HiddenLayer, PetWeights
+from tasks.site_ops import HiddenLayer
 from workers.backbone import Backbone
 from workers.engine import Engine, EngineRow
 from workers.loaded_task import LoadedTask
@@ -33,39 +33,20 @@ def engine_logits(
 def _load(imported: ImportedPet, engine: Engine, has_pairs: bool) -> LoadedTask:
     head = imported.head
     assert head is not None
+    assert head.weight is not None
     assert head.bias is not None
-    backbone = engine.backbone
-    stored = imported.pet.encode(backbone.shape, imported.tensors, "float32")
-    weights = PetWeights(
-        kind=imported.pet.kind,
-        sites=imported.pet.decode(backbone.shape, stored),
+    return DenseTask(
+        name="imported",
+        kind=head.kind,
+        pet=imported.pet,
+        dense=dict(imported.tensors),
         head_weight=head.weight,
         head_bias=head.bias,
-        num_bytes=sum(tensor.nbytes for tensor in stored.values()),
-        head_hidden=_hidden(head),
-    )
-    level = LevelDescription(
-        level=0,
-        backbone=BackboneReference(name="tiny", digest=backbone.digest),
-        pet=imported.pet,
         pooling=head.pooling,
-        max_tokens=backbone.shape.max_positions - imported.pet.reserved_positions(),
-        head=head.layout,
-        file="level-0.safetensors",
-        sha256="0" * 64,
-    )
-    description = TaskDescription(
-        format=1,
-        name="imported",
-        revision=1,
-        kind=head.kind,
-        labels=head.labels or tuple(f"label-{i}" for i in range(len(head.bias))),
         takes_pair=has_pairs,
-        source="random",
-        licence="none",
-        levels=(level,),
-    )
-    return engine.load_task(description, 0, weights)
+        layout=head.layout,
+        hidden=_hidden(head),
+    ).load(engine)
 
 
 def _hidden(head: ImportedHead) -> HiddenLayer | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from petstream.benchmarks.dense_task import DenseTask, without_pet
 from petstream.benchmarks.engine.cases import DISTINCT_WEIGHTS, NUM_LABELS, Rows
 from petstream.benchmarks.engine.gemm import product_of_ceiling
 from petstream.benchmarks.engine.pets import PETS
@@ -22,7 +23,6 @@ from petstream.benchmarks.engine.weight_files import (
     read_pets,
     read_rows,
 )
-from petstream.benchmarks.random_task import RandomTask, without_pet
 from workers.backbone import Backbone
 from workers.engine import Engine, EngineRow
 from workers.loaded_task import LoadedTask
@@ -102,7 +102,7 @@ def _load_tasks(request: Request, engine: Engine, num_tasks: int) -> list[Loaded
         weights = pets[number % len(pets)]
         assert len(weights.head_bias) == NUM_LABELS
         tasks.append(
-            RandomTask(
+            DenseTask(
                 name=f"task-{number}",
                 kind="single_label",
                 pet=PETS[request.kinds[number % len(pets) % len(request.kinds)]],

@@ -1,4 +1,4 @@
-"""A task in the form that training gives it, with tensors drawn at random."""
+"""A task in the form that training gives it, loaded without a file: for benchmarks and tests."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +23,7 @@ from workers.loaded_task import LoadedTask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RandomTask:
+class DenseTask:
     """A task in the form that training gives it, and its head."""
 
     name: str
@@ -81,7 +81,7 @@ class RandomTask:
             if is_embedding
             else None,
             takes_pair=self.takes_pair,
-            source="random",
+            source="none",
             licence="none",
             levels=(level,),
         )
