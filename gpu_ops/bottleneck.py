@@ -50,6 +50,6 @@ def add_bottleneck_(
     for (start, end), adapter in zip(spans, adapters, strict=True):
         rows = h[start:end]
         linear = products.many_rows if end - start >= products.min_rows else F.linear
-        inner = linear(rows, adapter.down_weight.to(h.dtype), adapter.down_bias)
+        inner = linear(rows, adapter.down_weight.to(h.dtype), adapter.down_bias.to(h.dtype))
         inner = ACTIVATIONS[adapter.activation](inner)
-        rows.add_(linear(inner, adapter.up_weight.to(h.dtype), adapter.up_bias))
+        rows.add_(linear(inner, adapter.up_weight.to(h.dtype), adapter.up_bias.to(h.dtype)))

@@ -30,9 +30,9 @@ def row_gates(x: torch.Tensor, row_lens: Sequence[int], gate: GateWeights) -> to
         gate: The task's.
 
     Returns:
-        Shape (num_tokens, 1).
+        Shape (num_tokens, 1), of the type of `x`; computed in float32.
     """
-    shares = torch.sigmoid(x @ gate.weight + gate.bias)
+    shares = torch.sigmoid(x.float() @ gate.weight + gate.bias)
     lengths = torch.tensor(row_lens, dtype=torch.int64, device=x.device)
     means = torch.segment_reduce(shares, "mean", lengths=lengths)
-    return means.repeat_interleave(lengths).unsqueeze(1)
+    return means.repeat_interleave(lengths).unsqueeze(1).to(x.dtype)

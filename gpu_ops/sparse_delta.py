@@ -86,10 +86,10 @@ def add_sparse_delta_(
         # bag computes. At 32 rows it takes half as long as torch's sparse product.
         update = F.embedding_bag(
             delta.columns.int(),
-            x[start:end].t().contiguous(),
+            x[start:end].t().float().contiguous(),
             delta.row_offsets.int(),
             mode="sum",
-            per_sample_weights=added.to(x.dtype),
+            per_sample_weights=added.float(),
             include_last_offset=True,
         )
         y[start:end].add_(update.t())

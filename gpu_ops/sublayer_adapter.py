@@ -95,9 +95,11 @@ def _change(
     x = source
     if adapter.norm_before is not None:
         x = F.layer_norm(x, (x.shape[1],), *adapter.norm_before, OWN_EPS)
-    inner = F.linear(x, projections.down_weight.to(x.dtype), projections.down_bias)
+    down, down_bias = projections.down_weight.to(x.dtype), projections.down_bias.to(x.dtype)
+    inner = F.linear(x, down, down_bias)
     inner = ACTIVATIONS[projections.activation](inner)
-    change = F.linear(inner, projections.up_weight.to(x.dtype), projections.up_bias)
+    up, up_bias = projections.up_weight.to(x.dtype), projections.up_bias.to(x.dtype)
+    change = F.linear(inner, up, up_bias)
     if adapter.gate is not None:
         change.mul_(row_gates(source, row_lens, adapter.gate))
     return change

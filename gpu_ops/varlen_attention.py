@@ -74,7 +74,7 @@ def _attended(
     # The fused kernel takes a bias too, but then twice as long as this up to 64 tokens.
     row_len, width = query.shape[2:]
     num_virtual = key.shape[2] - row_len
-    added = F.pad(bias[:, :row_len, :row_len], (num_virtual, 0))
+    added = F.pad(bias[:, :row_len, :row_len], (num_virtual, 0)).to(query.dtype)
     scores = torch.baddbmm(added, query[0], key[0].transpose(1, 2), alpha=width**-0.5)
     return torch.bmm(scores.softmax(dim=-1), value[0]).unsqueeze(0)
 

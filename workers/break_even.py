@@ -1,7 +1,8 @@
 """From how many rows on one way to a result is faster than another, measured on this machine."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 
@@ -14,37 +15,41 @@ FEW_ROWS, MANY_ROWS = 16, 192
 _REPEATS = 5
 
 
-def break_even_rows(for_few: Way, for_many: Way, num_in: int) -> int:
-    """Return the number of rows from which `for_many` is the faster way.
+class Gains(NamedTuple):
+    """By how much the way for many rows is faster, microseconds; negative where it is slower."""
 
-    Both are timed at two row counts, in CPU time of this thread, and taken to be linear in
-    between and beyond.
+    few_rows_us: float
+    """With `FEW_ROWS` rows."""
+    many_rows_us: float
+    """With `MANY_ROWS` rows."""
+
+    @classmethod
+    def of(cls, figures: Mapping[str, float]) -> "Gains":
+        """Read them back from the figures of a machine, where they stand by name."""
+        return cls(figures["few_rows_us"], figures["many_rows_us"])
+
+    def break_even_rows(self) -> int:
+        """Return the number of rows from which the way for many rows is the faster one."""
+        return crossing(FEW_ROWS, self.few_rows_us, MANY_ROWS, self.many_rows_us)
+
+
+def gains_us(for_few: Way, for_many: Way, num_in: int, dtype: torch.dtype) -> Gains:
+    """Time both ways at two row counts; they are taken to be linear in between and beyond.
 
     Args:
         for_few: The way with the smaller fixed cost.
         for_many: The way with the smaller cost by the row.
         num_in: Width of the input.
-    """
-    few_us, many_us = gains_us(for_few, for_many, num_in)
-    return crossing(FEW_ROWS, few_us, MANY_ROWS, many_us)
-
-
-def gains_us(for_few: Way, for_many: Way, num_in: int) -> tuple[float, float]:
-    """Return by how much `for_many` is faster with `FEW_ROWS` and with `MANY_ROWS` rows.
-
-    Args:
-        for_few: One way.
-        for_many: The other.
-        num_in: Width of the input.
+        dtype: Of the input.
 
     Returns:
-        Microseconds of this thread's CPU time; negative where it is slower.
+        In CPU time of this thread.
     """
     few_us, many_us = (
         _thread_us(for_few, x) - _thread_us(for_many, x)
-        for x in (torch.randn(rows, num_in) for rows in (FEW_ROWS, MANY_ROWS))
+        for x in (torch.randn(rows, num_in).to(dtype) for rows in (FEW_ROWS, MANY_ROWS))
     )
-    return few_us, many_us
+    return Gains(few_us, many_us)
 
 
 def crossing(few_rows: int, few_us: float, many_rows: int, many_us: float) -> int:

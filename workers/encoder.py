@@ -11,6 +11,10 @@ gelu and the bias of attention scores are their own):
 
 where product is one shared matrix product over all rows of all tasks. Reads shared state only,
 so several threads may run passes at once; each pass computes on one thread.
+
+An encoder computes in one type. In bfloat16 that is the type of the products and of the states
+between them; what a pass begins with (embeddings) and ends with is float32, as are parameters of
+LayerNorms, gates, and weights that are patched before they are rounded.
 """
 
 from collections.abc import Sequence
@@ -34,8 +38,10 @@ from gpu_ops.varlen_attention import PrefixStates, varlen_attention
 from tasks.backbone_shape import NormSite
 from workers.backbone import PRODUCTS, SITES_OF, Backbone, Product
 from workers.expanded_weights import ExpandedWeights
-from workers.linear_backends import Linear, LinearChoice, choose, unpacked_op
+from workers.linear_backends import Linear, LinearChoice, choose
+from workers.machine_figures import MachineFigures
 from workers.packed_batch import PackedBatch
+from workers.precision import TORCH_DTYPES, Precision
 from workers.relative_attention import RelativeBias
 from workers.sparse_policy import SharedProduct, SparsePolicy
 from workers.task_ops import ProductOps
@@ -52,40 +58,65 @@ Active = Sequence[tuple[Span, ProductOps]]
 class Encoder:
     """The backbone with the back ends that are fastest on this machine."""
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, precision: Precision, figures: MachineFigures) -> None:
+        """Choose the back ends.
+
+        Args:
+            backbone: The shared weights.
+            precision: What to compute in.
+            figures: Those of this machine; what is not among them is measured.
+        """
         self.backbone = backbone
+        self._dtype = dtype = TORCH_DTYPES[precision]
         self.choices: dict[Product, LinearChoice] = {}
         for product in PRODUCTS:
             weights = backbone.products[0, product]
-            self.choices[product] = choose(weights.weight, weights.bias)
-        self._linears: dict[tuple[int, Product], Linear] = {
-            (layer, product): self.choices[product].shared_linear(weights.weight, weights.bias)
-            for (layer, product), weights in backbone.products.items()
-        }
+            converted = weights.weight.to(dtype), weights.bias.to(dtype)
+            self.choices[product] = choose(*converted, figures)
+        self._linears: dict[tuple[int, Product], Linear] = {}
+        self._biases: dict[tuple[int, Product], torch.Tensor] = {}
+        for place, weights in backbone.products.items():
+            bias = self._biases[place] = weights.bias.to(dtype)
+            choice = self.choices[place[1]]
+            self._linears[place] = choice.shared_linear(weights.weight.to(dtype), bias)
         self._activate_ = ACTIVATIONS[backbone.activation]
         table = backbone.relative_attention
         self._relative_bias = (
             None if table is None else RelativeBias(table, backbone.shape.max_positions)
         )
         self._sparse_policy = SparsePolicy(
-            SharedProduct(
-                backbone.products[0, product],
-                self._linears[0, product],
-                unpacked_op(self.choices[product].unpacked),
+            (
+                SharedProduct(
+                    backbone.products[0, product],
+                    self._biases[0, product],
+                    self._linears[0, product],
+                    self.choices[product].unpacked_linear,
+                )
+                for product in PRODUCTS
+            ),
+            figures,
+        )
+        self._expanded = ExpandedWeights(dtype)
+        self.low_rank_products: dict[Product, TaskProducts] = {
+            product: low_rank_products(
+                backbone.products[0, product].weight.to(dtype),
+                len(SITES_OF[product]),
+                self.choices[product].unpacked_linear,
+                figures,
             )
             for product in PRODUCTS
-        )
-        self._expanded = ExpandedWeights()
-        self.low_rank_products: dict[Product, TaskProducts] = {}
-        for product in PRODUCTS:
-            num_out, num_in = backbone.products[0, product].weight.shape
-            unpacked = unpacked_op(self.choices[product].unpacked)
-            self.low_rank_products[product] = low_rank_products(
-                num_in, num_out, len(SITES_OF[product]), unpacked
-            )
+        }
         self.adapter_products = bottleneck_products(
-            backbone.shape.hidden_size, unpacked_op(self.choices["attention_output"].unpacked)
+            backbone.shape.hidden_size,
+            dtype,
+            self.choices["attention_output"].unpacked_linear,
+            figures,
         )
+
+    @property
+    def us_per_row(self) -> float:
+        """CPU time of one layer's shared products, microseconds a row, as measured."""
+        return sum(choice.us_per_row[choice.shared] for choice in self.choices.values())
 
     def break_even_rows(self, layer: int, product: Product, delta: SparseWeights) -> int:
         """Return from how many rows on a sparse change is better patched into the weight."""
@@ -93,11 +124,11 @@ class Encoder:
         return self._sparse_policy.break_even_rows(delta, shape)
 
     def encode(self, batch: PackedBatch) -> torch.Tensor:
-        """Return the last layer's hidden states, shape (num_tokens, hidden)."""
-        hidden = self._embed(batch)
+        """Return the last layer's hidden states, shape (num_tokens, hidden), float32."""
+        hidden = self._embed(batch).to(self._dtype)
         for layer in range(self.backbone.shape.num_layers):
             hidden = self._layer(layer, hidden, batch)
-        return hidden
+        return hidden.float()
 
     def _embed(self, batch: PackedBatch) -> torch.Tensor:
         tables = self.backbone.embeddings
@@ -248,7 +279,8 @@ class Encoder:
         if not patched:
             return linear(x)
         shared = self.backbone.products[layer, product]
-        multiply = unpacked_op(self.choices[product].unpacked)
+        multiply = self.choices[product].unpacked_linear.op
+        bias = self._biases[layer, product]
         copy = torch.empty_like(shared.weight)
         parts: list[torch.Tensor] = []
         done = 0
@@ -261,7 +293,7 @@ class Encoder:
                 copy.copy_(shared.weight)
             if ops.dense is not None:
                 copy.add_(ops.dense)
-            parts.append(multiply(x[start:end], copy, shared.bias))
+            parts.append(multiply(x[start:end], copy.to(self._dtype), bias))
             done = end
         if done < len(x):
             parts.append(linear(x[done:]))

@@ -5,9 +5,10 @@ product would meet some forty times a layer, and on a machine that does other wo
 meeting waits for whoever lost its core; slices meet once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from workers.backbone import Backbone
 from workers.cores import available_cores
 from workers.encoder import Encoder
 from workers.loaded_task import LoadedTask
+from workers.machine_figures import MachineFigures
 from workers.packed_batch import (
     EngineRow,
     PackedBatch,
@@ -30,30 +32,45 @@ from workers.packed_batch import (
     execution_order,
     pack,
 )
+from workers.precision import Precision
 from workers.slicing import cut_into_slices
 from workers.task_ops import SparseChange, TaskOps, build_task_ops
 
 __all__ = ["Engine", "EngineRow"]
 
-MAX_SLICE_TOKENS = 1024
+MAX_SLICE_TOKENS: Mapping[Precision, int] = {"float32": 1024, "bfloat16": 2048}
 """Activations of a slice then stay in the processor's cache (measured: 10 % at float32)."""
 
 
 class Engine:
     """Runs rows over one backbone. `run` may be called from several threads."""
 
-    def __init__(self, backbone: Backbone, threads: int | None = None) -> None:
-        """Measure the back ends and start the compute threads.
+    def __init__(
+        self,
+        backbone: Backbone,
+        threads: int | None = None,
+        *,
+        precisions: Sequence[Precision] = ("float32",),
+        figures_file: Path | None = None,
+    ) -> None:
+        """Choose the back ends, measuring what was not measured yet, and start the compute threads.
 
         Args:
             backbone: The shared weights.
             threads: How many cores to use; None is every core this process may run on.
+            precisions: What rows can be computed in, at least one; each takes weights of its own.
+            figures_file: Where this machine's figures are kept. None: they are measured anew.
         """
         tune_process()
         self.backbone = backbone
         self.num_threads = threads or available_cores()
         self._pool = ThreadPoolExecutor(self.num_threads, thread_name_prefix="engine")
-        self.encoder = self._pool.submit(self._build_encoder).result()
+        figures = MachineFigures(figures_file)
+        self.encoders: Mapping[Precision, Encoder] = {
+            precision: self._pool.submit(self._build_encoder, precision, figures).result()
+            for precision in precisions
+        }
+        figures.save()
 
     def run(self, rows: Sequence[EngineRow]) -> list[NDArray[np.float32]]:
         """Return the logits of each row, in the order of the rows.
@@ -72,26 +89,58 @@ class Engine:
         """
         for row in rows:
             check_row(row, self.backbone.shape)
-            if row.task.backbone_digest != self.backbone.digest:
+            if (
+                row.task.backbone_digest != self.backbone.digest
+                or row.task.precision not in self.encoders
+            ):
                 raise ValueError(
-                    f"task {row.task.description.name} was loaded for another backbone than "
-                    f"{self.backbone.name}"
+                    f"task {row.task.description.name} was loaded for another engine than one of "
+                    f"{self.backbone.name} in {', '.join(self.encoders)}"
                 )
         order = execution_order(rows)
-        lens = [len(rows[number].token_ids) for number in order]
-        slices = [
-            [order[position] for position in positions]
-            for positions in cut_into_slices(lens, self.num_threads, MAX_SLICE_TOKENS)
-        ]
+        slices: list[list[int]] = []
+        for precision in self.encoders:
+            of_precision = [n for n in order if rows[n].task.precision == precision]
+            lens = [len(rows[number].token_ids) for number in of_precision]
+            max_tokens = MAX_SLICE_TOKENS[precision]
+            slices += [
+                [of_precision[position] for position in positions]
+                for positions in cut_into_slices(lens, self.num_threads, max_tokens)
+            ]
         logits: dict[int, NDArray[np.float32]] = {}
         for part in self._pool.map(lambda numbers: self._run_slice(rows, numbers), slices):
             logits.update(part)
         return [logits[number] for number in range(len(rows))]
 
+    def precision_of(self, *, passes_bfloat16: bool) -> Precision:
+        """Return what a task's rows are best computed in.
+
+        Args:
+            passes_bfloat16: Whether bfloat16 was found to give the task's answers. It is then
+                taken where it was measured to be faster here; without float32 it always is.
+        """
+        if "float32" not in self.encoders:
+            return "bfloat16"
+        bfloat16 = self.encoders.get("bfloat16")
+        is_faster = bfloat16 is not None and (
+            bfloat16.us_per_row < self.encoders["float32"].us_per_row
+        )
+        return "bfloat16" if passes_bfloat16 and is_faster else "float32"
+
     def load_task(
-        self, description: TaskDescription, level: int, weights: PetWeights
+        self,
+        description: TaskDescription,
+        level: int,
+        weights: PetWeights,
+        precision: Precision | None = None,
     ) -> LoadedTask:
         """Lay a task's validated weights out for this engine.
+
+        Args:
+            description: The task.
+            level: Which level of it.
+            weights: Of that level.
+            precision: What its rows are computed in. None: the engine's first.
 
         Raises:
             LevelNotFound: If the task has no such level.
@@ -99,28 +148,20 @@ class Engine:
         """
         # Of this thread: the engine's threads have rows to run meanwhile.
         torch.set_num_threads(1)
-        ops = self._with_break_evens(build_task_ops(weights, self.backbone))
-        return LoadedTask(description, description.level(level), ops, self.backbone.digest)
+        taken: Precision = next(iter(self.encoders)) if precision is None else precision
+        ops = build_task_ops(weights, self.backbone)
+        ops = _with_break_evens(ops, self.encoders[taken])
+        described = description.level(level)
+        return LoadedTask(description, described, ops, self.backbone.digest, taken)
 
     def close(self) -> None:
         """Stop the compute threads."""
         self._pool.shutdown()
 
-    def _build_encoder(self) -> Encoder:
+    def _build_encoder(self, precision: Precision, figures: MachineFigures) -> Encoder:
         torch.set_num_threads(1)
         with torch.inference_mode():
-            return Encoder(self.backbone)
-
-    def _with_break_evens(self, ops: TaskOps) -> TaskOps:
-        """Return the ops with each sparse change told how it is best applied."""
-        products = dict(ops.products)
-        for (layer, product), at_product in ops.products.items():
-            if at_product.sparse is not None:
-                weights = at_product.sparse.weights
-                rows = self.encoder.break_even_rows(layer, product, weights)
-                change = SparseChange(weights, patch_from_rows=rows)
-                products[layer, product] = replace(at_product, sparse=change)
-        return replace(ops, products=products)
+            return Encoder(self.backbone, precision, figures)
 
     def _run_slice(
         self, rows: Sequence[EngineRow], numbers: Sequence[int]
@@ -129,7 +170,20 @@ class Engine:
         torch.set_num_threads(1)
         with torch.inference_mode():
             batch = pack(rows, numbers, self.backbone.shape, self.backbone.num_token_types)
-            return _logits(self.encoder.encode(batch), batch)
+            encoder = self.encoders[rows[numbers[0]].task.precision]
+            return _logits(encoder.encode(batch), batch)
+
+
+def _with_break_evens(ops: TaskOps, encoder: Encoder) -> TaskOps:
+    """Return the ops with each sparse change told how it is best applied."""
+    products = dict(ops.products)
+    for (layer, product), at_product in ops.products.items():
+        if at_product.sparse is not None:
+            weights = at_product.sparse.weights
+            rows = encoder.break_even_rows(layer, product, weights)
+            change = SparseChange(weights, patch_from_rows=rows)
+            products[layer, product] = replace(at_product, sparse=change)
+    return replace(ops, products=products)
 
 
 def _logits(hidden: torch.Tensor, batch: PackedBatch) -> dict[int, NDArray[np.float32]]:

@@ -33,7 +33,14 @@ _Expanded = TypeVar("_Expanded")
 class ExpandedWeights:
     """Expands weights, and keeps what it can. May be used from any thread."""
 
-    def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
+    def __init__(self, dtype: torch.dtype, limit_bytes: int = LIMIT_BYTES) -> None:
+        """Keep nothing yet.
+
+        Args:
+            dtype: What vectors, factors and prefixes are expanded to: the type they run in.
+            limit_bytes: Of what is kept.
+        """
+        self._dtype = dtype
         self._limit_bytes = limit_bytes
         self._lock = threading.Lock()
         # The one used longest ago first. A key keeps its weights alive, so ids are never reused.
@@ -58,17 +65,17 @@ class ExpandedWeights:
         return self._expanded(adapter, lambda: multiplied_out(adapter))
 
     def vector(self, vector: torch.Tensor) -> torch.Tensor:
-        """Return a bias or a scale as float32."""
-        if vector.dtype == torch.float32:
+        """Return a bias or a scale in the type that is computed in."""
+        if vector.dtype == self._dtype:
             return vector
-        return self._expanded(vector, vector.float)
+        return self._expanded(vector, lambda: vector.to(self._dtype))
 
     def low_rank(self, factors: LowRankFactors) -> LowRankFactors:
-        """Return low-rank factors as float32."""
-        return self._expanded(factors, lambda: _widened(factors))
+        """Return low-rank factors in the type that is computed in."""
+        return self._expanded(factors, lambda: _converted(factors, self._dtype))
 
     def norm(self, deltas: NormDeltas, shared: NormWeights) -> NormWeights:
-        """Return a LayerNorm with a task's deltas.
+        """Return a LayerNorm with a task's deltas, float32.
 
         Args:
             deltas: Those of `shared`; always of the same one.
@@ -77,9 +84,9 @@ class ExpandedWeights:
         return self._expanded(deltas, lambda: changed_norm(shared, deltas))
 
     def prefix(self, prefix: PrefixOps) -> PrefixStates:
-        """Return a prefix's keys and values as float32."""
-        keys, values = prefix.states
-        return self._expanded(prefix, lambda: PrefixStates(keys.float(), values.float()))
+        """Return a prefix's keys and values in the type that is computed in."""
+        states, dtype = prefix.states, self._dtype
+        return self._expanded(prefix, lambda: PrefixStates(*(s.to(dtype) for s in states)))
 
     def _expanded(self, held: object, expand: Callable[[], _Expanded]) -> _Expanded:
         with self._lock:
@@ -98,9 +105,9 @@ class ExpandedWeights:
         return expanded
 
 
-def _widened(factors: LowRankFactors) -> LowRankFactors:
-    ups = tuple(up._replace(weight=up.weight.float()) for up in factors.ups)
-    return LowRankFactors(factors.down.float(), ups)
+def _converted(factors: LowRankFactors, dtype: torch.dtype) -> LowRankFactors:
+    ups = tuple(up._replace(weight=up.weight.to(dtype)) for up in factors.ups)
+    return LowRankFactors(factors.down.to(dtype), ups)
 
 
 def _num_bytes(expanded: object) -> int:

@@ -1,21 +1,24 @@
-"""Which library multiplies by the shared weights: measured on this machine, for each shape.
+"""Which library multiplies by the shared weights: measured here, for each shape and type.
 
-For the same float32 product oneDNN is twice as fast as MKL on AMD's processors and no faster on
-Intel's, so nothing is assumed. What is measured is one thread's CPU time, which other work on
-the machine hardly changes; it takes a fraction of a second, so it is done at every start.
+For the same float32 product oneDNN is twice as fast as MKL on some of AMD's processors and no
+faster on Intel's, so nothing is assumed. What is measured is one thread's CPU time, which other
+work on the machine hardly changes; it takes a fraction of a second, once per machine
+(`MachineFigures`).
 """
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch.nn import functional as F
 
 from gpu_ops.task_products import LinearOp
+from workers.machine_figures import MachineFigures
+from workers.precision import dtype_name
 
 BackendName = Literal["onednn-packed", "onednn", "torch"]
 Linear = Callable[[torch.Tensor], torch.Tensor]
@@ -23,19 +26,14 @@ Linear = Callable[[torch.Tensor], torch.Tensor]
 
 logger = logging.getLogger(__name__)
 
+FIGURE = "linear"
+"""Figures of back ends are named `linear <out>x<in> <dtype>`."""
+
 _MEASURED_ROWS = (32, 256)
-_REPEATS = 3
-_TOLERANCE = 1e-4
+_REPEATS = 5
+_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+"""Absolute, and relative to each element."""
 _PACKED_FOR_ROWS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """What one back end takes for one shape."""
-
-    backend: BackendName
-    us_per_row: float
-    """CPU time of one thread, microseconds, mean over the row counts measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,57 +44,82 @@ class LinearChoice:
     """For the shared weight, which is packed once."""
     unpacked: BackendName
     """For a weight that is used once: a task's own."""
-    measurements: tuple[Measurement, ...]
+    us_per_row: Mapping[BackendName, float]
+    """CPU time of one thread by back end, microseconds, mean over the row counts measured."""
+
+    @property
+    def unpacked_linear(self) -> "UnpackedLinear":
+        """The product with weights that are used once."""
+        op = _onednn if self.unpacked == "onednn" else F.linear
+        return UnpackedLinear(self.unpacked, op)
 
     def shared_linear(self, weight: torch.Tensor, bias: torch.Tensor) -> Linear:
         """Return the product with a weight that stays."""
         if self.shared == "onednn-packed":
             packed = torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR_ROWS)
             return partial(_onednn_product, packed, bias)
-        return partial(_swapped, unpacked_op(self.shared), weight, bias)
+        op = _onednn if self.shared == "onednn" else F.linear
+        return partial(_swapped, op, weight, bias)
 
 
-def unpacked_op(backend: BackendName) -> LinearOp:
-    """Return the product with weights that are not packed."""
-    return _onednn if backend == "onednn" else F.linear
+class UnpackedLinear(NamedTuple):
+    """A back end that takes weights as they are."""
+
+    backend: BackendName
+    op: LinearOp
 
 
-def choose(weight: torch.Tensor, bias: torch.Tensor) -> LinearChoice:
-    """Measure the back ends for one shape and return the fastest ones.
+def choose(weight: torch.Tensor, bias: torch.Tensor, figures: MachineFigures) -> LinearChoice:
+    """Return the fastest back ends for one shape, measured if they were not yet.
 
     Args:
-        weight: Shape (out, in), float32.
-        bias: Shape (out,).
+        weight: Shape (out, in), float32 or bfloat16.
+        bias: Shape (out,), likewise.
+        figures: Those of this machine.
     """
-    inputs = [torch.randn(rows, weight.shape[1]) for rows in _MEASURED_ROWS]
-    candidates: dict[BackendName, Linear] = {"torch": partial(_swapped, F.linear, weight, bias)}
-    if _has_onednn():
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR_ROWS)
-        candidates["onednn"] = partial(_swapped, _onednn, weight, bias)
-        candidates["onednn-packed"] = partial(_onednn_product, packed, bias)
-    expected = F.linear(inputs[0], weight, bias)
-    measurements = tuple(
-        Measurement(name, _us_per_row(linear, inputs))
-        for name, linear in candidates.items()
-        # The oneDNN op is torch's own but private: one that changed its meaning is not used.
-        if torch.allclose(linear(inputs[0]), expected, rtol=_TOLERANCE, atol=_TOLERANCE)
+    candidates = _right_ones(weight, bias)
+    num_out, num_in = weight.shape
+    name = f"{FIGURE} {num_out}x{num_in} {dtype_name(weight.dtype)}"
+    measured = figures.measured(
+        name, lambda: {str(key): us for key, us in _us_per_row(candidates, weight).items()}
     )
-    ranked = sorted(measurements, key=lambda m: m.us_per_row)
+    us_per_row = {backend: measured[backend] for backend in candidates if backend in measured}
+    ranked = sorted(us_per_row, key=lambda backend: us_per_row[backend])
     choice = LinearChoice(
-        shared=ranked[0].backend,
-        unpacked=next(m.backend for m in ranked if m.backend != "onednn-packed"),
-        measurements=measurements,
+        shared=ranked[0],
+        unpacked=next(backend for backend in ranked if backend != "onednn-packed"),
+        us_per_row=us_per_row,
     )
-    logger.debug("linear %s: %s", tuple(weight.shape), choice)
+    logger.debug("%s: %s", name, choice)
     return choice
 
 
-def _has_onednn() -> bool:
-    return (
+def _right_ones(weight: torch.Tensor, bias: torch.Tensor) -> dict[BackendName, Linear]:
+    """Return the back ends that compute the product here."""
+    candidates: dict[BackendName, Linear] = {"torch": partial(_swapped, F.linear, weight, bias)}
+    if _has_onednn(weight.dtype):
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR_ROWS)
+        candidates["onednn"] = partial(_swapped, _onednn, weight, bias)
+        candidates["onednn-packed"] = partial(_onednn_product, packed, bias)
+    x = _input(_MEASURED_ROWS[0], weight)
+    expected = F.linear(x, weight, bias)
+    tolerance = _TOLERANCES[weight.dtype]
+    return {
+        name: linear
+        for name, linear in candidates.items()
+        # The oneDNN op is torch's own but private: one that changed its meaning is not used.
+        if torch.allclose(linear(x), expected, rtol=tolerance, atol=tolerance)
+    }
+
+
+def _has_onednn(dtype: torch.dtype) -> bool:
+    if not (
         torch._C._has_mkldnn
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-    )
+    ):
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -116,13 +139,26 @@ def _swapped(
     return op(x, weight, bias)
 
 
-def _us_per_row(linear: Linear, inputs: Sequence[torch.Tensor]) -> float:
-    total_us = 0.0
-    for x in inputs:
-        linear(x)  # the first call builds the kernel
-        best_s = min(_thread_seconds(linear, x) for _ in range(_REPEATS))
-        total_us += 1e6 * best_s / len(x)
-    return total_us / len(inputs)
+def _input(num_rows: int, weight: torch.Tensor) -> torch.Tensor:
+    return torch.randn(num_rows, weight.shape[1]).to(weight.dtype)
+
+
+def _us_per_row(
+    candidates: Mapping[BackendName, Linear], weight: torch.Tensor
+) -> dict[BackendName, float]:
+    """Time the back ends in turns, so that a slow moment of the machine falls on all alike."""
+    totals_us = dict.fromkeys(candidates, 0.0)
+    for num_rows in _MEASURED_ROWS:
+        x = _input(num_rows, weight)
+        for linear in candidates.values():
+            linear(x)  # the first call builds the kernel
+        times_s: dict[BackendName, list[float]] = {name: [] for name in candidates}
+        for _ in range(_REPEATS):
+            for name, linear in candidates.items():
+                times_s[name].append(_thread_seconds(linear, x))
+        for name, of_backend in times_s.items():
+            totals_us[name] += 1e6 * min(of_backend) / num_rows
+    return {name: total_us / len(_MEASURED_ROWS) for name, total_us in totals_us.items()}
 
 
 def _thread_seconds(linear: Linear, x: torch.Tensor) -> float:

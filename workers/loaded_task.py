@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tasks.description import LevelDescription, TaskDescription
+from workers.precision import Precision
 from workers.task_ops import TaskOps
 
 
@@ -15,6 +16,8 @@ class LoadedTask:
     ops: TaskOps
     backbone_digest: str
     """Of the backbone that `ops` were laid out for."""
+    precision: Precision = "float32"
+    """What its rows are computed in."""
 
     @property
     def num_bytes(self) -> int:

@@ -2,7 +2,7 @@
 
 A sparse product costs time by the row; a patched copy costs the same for any number of rows, and
 replaces the shared product instead of adding to it. Where the two meet depends on the processor
-and on how dense the change is. It is measured when the engine starts, at two densities for each
+and on how dense the change is. It is measured before the engine serves, at two densities for each
 shape of weight: a measurement takes some 100 ms of a core, which a task that is added while
 others are served must not cost them. All costs are linear in the number of changes, so two
 densities tell of all.
@@ -21,10 +21,11 @@ from gpu_ops.sparse_delta import (
     patch_weight,
     sparse_weights,
 )
-from gpu_ops.task_products import LinearOp
 from workers.backbone import LinearWeights
-from workers.break_even import FEW_ROWS, MANY_ROWS, crossing, gains_us
-from workers.linear_backends import Linear
+from workers.break_even import Gains, gains_us
+from workers.linear_backends import Linear, UnpackedLinear
+from workers.machine_figures import MachineFigures
+from workers.precision import dtype_name
 
 _DENSITIES = (0.005, 0.05)
 """Those of diff pruning and of MaskBERT."""
@@ -35,31 +36,38 @@ class SharedProduct:
     """A product of the backbone that tasks may change."""
 
     weights: LinearWeights
+    """float32: changes are written into a copy of these."""
+    bias: torch.Tensor
+    """Shape (out,), of the type that is computed in."""
     linear: Linear
-    """The product with them."""
-    unpacked: LinearOp
+    """The product with both."""
+    unpacked: UnpackedLinear
     """The product with a patched copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """By how much the patched copy was faster at one density, microseconds."""
+    """By how much the patched copy was faster at one density."""
 
     num_changed: int
-    few_rows_us: float
-    many_rows_us: float
+    gains: Gains
 
 
 class SparsePolicy:
     """Knows the break-even of each shape and density. May be used from any thread."""
 
-    def __init__(self, products: Iterable[SharedProduct]) -> None:
-        """Measure; `products` has one of each shape."""
+    def __init__(self, products: Iterable[SharedProduct], figures: MachineFigures) -> None:
+        """Measure what was not yet measured.
+
+        Args:
+            products: One of each shape.
+            figures: Those of this machine.
+        """
         self._measured: dict[tuple[torch.Size, bool], list[_Measured]] = {}
         for product in products:
             for is_dropped in (False, True):
                 self._measured[product.weights.weight.shape, is_dropped] = [
-                    _measure(product, _change(product.weights.weight, density, is_dropped))
+                    _measured(product, density, figures, is_dropped=is_dropped)
                     for density in _DENSITIES
                 ]
 
@@ -72,9 +80,25 @@ class SparsePolicy:
         """
         thin, dense = self._measured[shape, delta.values is None]
         share = (delta.num_changed - thin.num_changed) / (dense.num_changed - thin.num_changed)
-        few_us = thin.few_rows_us + share * (dense.few_rows_us - thin.few_rows_us)
-        many_us = thin.many_rows_us + share * (dense.many_rows_us - thin.many_rows_us)
-        return crossing(FEW_ROWS, few_us, MANY_ROWS, many_us)
+        between = [
+            at_thin + share * (at_dense - at_thin)
+            for at_thin, at_dense in zip(thin.gains, dense.gains, strict=True)
+        ]
+        return Gains(*between).break_even_rows()
+
+
+def _measured(
+    product: SharedProduct, density: float, figures: MachineFigures, *, is_dropped: bool
+) -> _Measured:
+    weight = product.weights.weight
+    delta = _change(weight, density, is_dropped)
+    what, (num_out, num_in) = "drop" if is_dropped else "change", weight.shape
+    name = (
+        f"{what} {density:g} of {num_out}x{num_in} {dtype_name(product.bias.dtype)} "
+        f"{product.unpacked.backend}"
+    )
+    found = figures.measured(name, lambda: _measure(product, delta)._asdict())
+    return _Measured(delta.num_changed, Gains.of(found))
 
 
 def _change(weight: torch.Tensor, density: float, is_dropped: bool) -> SparseWeights:
@@ -86,15 +110,15 @@ def _change(weight: torch.Tensor, density: float, is_dropped: bool) -> SparseWei
     return sparse_weights(flat_indices.to(torch.int32), values, (num_out, num_in))
 
 
-def _measure(product: SharedProduct, delta: SparseWeights) -> _Measured:
-    shared = product.weights
-    values = changed_values(delta, shared.weight)
+def _measure(product: SharedProduct, delta: SparseWeights) -> Gains:
+    weight, bias = product.weights.weight, product.bias
+    values = changed_values(delta, weight)
 
     def beside(x: torch.Tensor) -> None:
         add_sparse_delta_(product.linear(x), x, [Span(0, len(x))], [delta], [values])
 
     def patched(x: torch.Tensor) -> None:
-        copy = patch_weight(shared.weight, delta, torch.empty_like(shared.weight))
-        product.unpacked(x, copy, shared.bias)
+        copy = patch_weight(weight, delta, torch.empty_like(weight))
+        product.unpacked.op(x, copy.to(bias.dtype), bias)
 
-    return _Measured(delta.num_changed, *gains_us(beside, patched, shared.weight.shape[1]))
+    return gains_us(beside, patched, weight.shape[1], bias.dtype)

@@ -20,6 +20,7 @@ from tasks.pets.kinds import AnyPet
 from tasks.site_ops import HiddenLayer, PetWeights
 from workers.engine import Engine
 from workers.loaded_task import LoadedTask
+from workers.precision import Precision
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,8 +57,13 @@ class DenseTask:
             head_hidden=self.hidden,
         )
 
-    def load(self, engine: Engine) -> LoadedTask:
-        """Take it through its stored form into the engine."""
+    def load(self, engine: Engine, precision: Precision | None = None) -> LoadedTask:
+        """Take it through its stored form into the engine.
+
+        Args:
+            engine: What will run it.
+            precision: What its rows are computed in. None: the engine's first.
+        """
         backbone = engine.backbone
         level = LevelDescription(
             level=0,
@@ -85,7 +91,7 @@ class DenseTask:
             licence="none",
             levels=(level,),
         )
-        return engine.load_task(description, 0, self.weights(backbone.shape))
+        return engine.load_task(description, 0, self.weights(backbone.shape), precision)
 
 
 def without_pet(task: LoadedTask) -> LoadedTask:

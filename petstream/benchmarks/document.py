@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from petstream.processor import this_processor
+from workers.processor import this_processor
 
 PACKAGES = (
     "confluent-kafka",

@@ -12,7 +12,7 @@ from petstream.settings import load_settings
 if TYPE_CHECKING:
     from petstream.benchmarks.engine.cases import Case
     from petstream.benchmarks.engine.measuring import Measured
-    from petstream.processor import Processor
+    from workers.processor import Processor
 
 
 def engine(
@@ -49,8 +49,8 @@ def engine(
         from petstream.benchmarks.engine.measuring import AnswersDifferError
         from petstream.benchmarks.engine.report import case_table, goals_table
         from petstream.benchmarks.engine.suite import Suite, as_row
-        from petstream.processor import this_processor
         from workers.errors import BackboneError
+        from workers.processor import this_processor
     except ModuleNotFoundError as error:
         fail(f"measuring needs the engine ({error.name} is missing): pip install petstream[worker]")
     processor = this_processor()

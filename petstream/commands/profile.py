@@ -11,10 +11,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from petstream.output import console, error_console, fail, print_json
-from petstream.processor import this_processor
 from petstream.settings import Settings, load_settings
 from scheduler.profile_file import Profile, ProfileError, read_profiles, write_profile
 from workers.levels import LEVEL_BACKBONES
+from workers.processor import this_processor
 
 app = typer.Typer(help="Measure the cost models of this machine, or show them.")
 

@@ -56,8 +56,8 @@ from petstream.benchmarks.engine.weight_files import (
 )
 from petstream.benchmarks.engine.weight_writer import WeightWriter
 from petstream.commands.bench import app
-from petstream.processor import this_processor
 from tests.workers.dense_reference import merged_model, plain_model, reference_logits
+from workers.processor import this_processor
 
 TINY = Shape("tiny", layers=2, hidden=128, heads=4, intermediate=256, vocabulary=2000)
 SHORT_GOALS = {

@@ -1,6 +1,6 @@
 """Each family of backbones against transformers: the plain model, and PETs on it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,20 @@ def family_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 def load_pair(folder: Path) -> Pair:
     """Load a folder with transformers and with the engine."""
     return Pair(plain_model(folder), Engine(Backbone.load(folder), threads=1))
+
+
+def test_bfloat16_gives_the_same_states_but_for_rounding(any_model: Pair) -> None:
+    """Relative attention, projected embeddings and every family's order of norms among them."""
+    both = Engine(any_model.engine.backbone, threads=1, precisions=("float32", "bfloat16"))
+    task = identity_task(both)
+    full, rounded = both.run(
+        [
+            EngineRow(replace(task, precision=precision), words(both, 7))
+            for precision in ("float32", "bfloat16")
+        ]
+    )
+
+    assert 0 < distance(rounded, full) < 0.05 * full.std()
 
 
 def words(engine: Engine, num_tokens: int, seed: int = 0) -> NDArray[np.int64]:

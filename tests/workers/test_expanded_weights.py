@@ -19,12 +19,12 @@ def mask(first: int) -> SparseWeights:
 
 def test_values_are_those_of_the_weight_taken_away() -> None:
     """Each dropped w has -w added."""
-    assert ExpandedWeights().values(mask(1), WEIGHT).tolist() == [-1.0, -6.0, -11.0]
+    assert ExpandedWeights(torch.float32).values(mask(1), WEIGHT).tolist() == [-1.0, -6.0, -11.0]
 
 
 def test_the_masks_used_last_are_kept() -> None:
     """Within the budget, in the order of use."""
-    expanded = ExpandedWeights(limit_bytes=2 * NUM_BYTES)
+    expanded = ExpandedWeights(torch.float32, limit_bytes=2 * NUM_BYTES)
     a, b, c = mask(0), mask(1), mask(2)
     of_a, of_b = expanded.values(a, WEIGHT), expanded.values(b, WEIGHT)
     expanded.values(a, WEIGHT)
@@ -38,7 +38,7 @@ def test_the_masks_used_last_are_kept() -> None:
 
 def test_what_exceeds_the_budget_alone_is_not_kept() -> None:
     """It is read each time."""
-    expanded = ExpandedWeights(limit_bytes=NUM_BYTES - 1)
+    expanded = ExpandedWeights(torch.float32, limit_bytes=NUM_BYTES - 1)
     large = mask(0)
 
     assert expanded.values(large, WEIGHT) is not expanded.values(large, WEIGHT)
@@ -49,7 +49,7 @@ def test_values_that_a_change_has_itself_are_not_copied() -> None:
     stored = torch.tensor([1.0, 2.0])
     diff = sparse_weights(torch.tensor([0, 7]).int(), stored, (4, 6))
 
-    assert ExpandedWeights(limit_bytes=0).values(diff, WEIGHT) is stored
+    assert ExpandedWeights(torch.float32, limit_bytes=0).values(diff, WEIGHT) is stored
 
 
 def test_a_compacter_is_multiplied_out_and_kept() -> None:
@@ -59,7 +59,7 @@ def test_a_compacter_is_multiplied_out_and_kept() -> None:
     )
     held = CompacterWeights(factors, torch.ones(6).half(), factors, torch.ones(6), "gelu")
     num_bytes = 4 * 2 * (6 * 6 + 6)
-    expanded = ExpandedWeights(limit_bytes=num_bytes + NUM_BYTES - 1)
+    expanded = ExpandedWeights(torch.float32, limit_bytes=num_bytes + NUM_BYTES - 1)
 
     adapter = expanded.adapter(held)
 
@@ -75,4 +75,4 @@ def test_an_adapter_that_is_whole_is_not_copied() -> None:
     one = torch.ones(2)
     adapter = BottleneckWeights(one, one, one, one, "relu")
 
-    assert ExpandedWeights(limit_bytes=0).adapter(adapter) is adapter
+    assert ExpandedWeights(torch.float32, limit_bytes=0).adapter(adapter) is adapter

@@ -1,31 +1,45 @@
 """The back end that runs the shared products: the fastest that is also right."""
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from workers import linear_backends
 from workers.linear_backends import choose
+from workers.machine_figures import MachineFigures
+
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
 
+def random_linear(num_out: int, num_in: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return (
+        torch.randn(num_out, num_in, generator=generator),
+        torch.randn(num_out, generator=generator),
+    )
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("shape", [(40, 24), (384, 1536), (1, 8)])
 @pytest.mark.parametrize("rows", [1, 16, 133])
-def test_the_chosen_back_ends_compute_the_product(shape: tuple[int, int], rows: int) -> None:
+def test_the_chosen_back_ends_compute_the_product(
+    shape: tuple[int, int], rows: int, dtype: torch.dtype
+) -> None:
     """With the shared weight and with an unpacked one."""
-    generator = torch.Generator().manual_seed(1)
-    weight = torch.randn(shape, generator=generator)
-    bias = torch.randn(shape[0], generator=generator)
-    x = torch.randn(rows, shape[1], generator=generator)
+    weight, bias = (tensor.to(dtype) for tensor in random_linear(*shape))
+    x = torch.randn(rows, shape[1], generator=torch.Generator().manual_seed(2)).to(dtype)
     expected = x.double() @ weight.double().t() + bias.double()
 
-    choice = choose(weight, bias)
+    choice = choose(weight, bias, MachineFigures())
 
     shared = choice.shared_linear(weight, bias)(x)
-    unpacked = linear_backends.unpacked_op(choice.unpacked)(x, weight, bias)
+    unpacked = choice.unpacked_linear.op(x, weight, bias)
+    tolerance = TOLERANCES[dtype]
     for found in (shared, unpacked):
-        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
-    fastest = min(choice.measurements, key=lambda m: m.us_per_row)
-    assert choice.shared == fastest.backend
+        torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
+    assert choice.us_per_row[choice.shared] == min(choice.us_per_row.values())
 
 
 def test_a_back_end_that_computes_something_else_is_not_used(
@@ -42,6 +56,32 @@ def test_a_back_end_that_computes_something_else_is_not_used(
         linear_backends, "_onednn_product", lambda packed, b, x: F.linear(x, weight, b) + 1
     )
 
-    choice = choose(weight, bias)
+    choice = choose(weight, bias, MachineFigures())
+
+    assert (choice.shared, choice.unpacked) == ("torch", "torch")
+
+
+def test_what_was_measured_before_decides() -> None:
+    """And nothing is measured again."""
+
+    class Known(MachineFigures):
+        def measured(self, name: str, measure: object) -> Mapping[str, float]:
+            assert name == "linear 40x24 float32"
+            return {"torch": 2.0, "onednn": 1.5, "onednn-packed": 1.7}
+
+    choice = choose(*random_linear(40, 24), Known())
+
+    assert (choice.shared, choice.unpacked) == ("onednn", "onednn")
+
+
+def test_a_back_end_that_is_gone_is_not_taken_from_old_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The figures may be of a torch with oneDNN."""
+    figures = MachineFigures()
+    figures.measured("linear 40x24 float32", lambda: {"torch": 2.0, "onednn-packed": 1.0})
+    monkeypatch.setattr(linear_backends, "_has_onednn", lambda _dtype: False)
+
+    choice = choose(*random_linear(40, 24), figures)
 
     assert (choice.shared, choice.unpacked) == ("torch", "torch")

@@ -4,14 +4,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from gpu_ops.sparse_delta import SparseWeights, sparse_weights
 from tests.workers.pets import random_task
 from workers import sparse_policy
 from workers.backbone import LinearWeights
-from workers.break_even import FEW_ROWS, MANY_ROWS
+from workers.break_even import FEW_ROWS, MANY_ROWS, Gains
 from workers.engine import Engine
-from workers.linear_backends import unpacked_op
+from workers.linear_backends import UnpackedLinear
+from workers.machine_figures import MachineFigures
 from workers.sparse_policy import SharedProduct, SparsePolicy
 
 NUM_OUT, NUM_IN = 40, 50
@@ -29,21 +31,22 @@ def test_every_density_is_told_from_the_two_that_were_measured(
     """A change costs 2 us a row for each 10 weights beside the product, 3 us and 40 us patched."""
     measured = iter((10, 100) * 2)
 
-    def gains_us(*_: object) -> tuple[float, float]:
+    def gains_us(*_: object) -> Gains:
         size = next(measured)
-        return gain_us(size, FEW_ROWS), gain_us(size, MANY_ROWS)
+        return Gains(gain_us(size, FEW_ROWS), gain_us(size, MANY_ROWS))
 
     def gain_us(size: int, rows: int) -> float:
         return 2 * size / 10 * rows - (40 + 3 * size / 10)
 
     monkeypatch.setattr(sparse_policy, "gains_us", gains_us)
-    op = unpacked_op("torch")
+    unpacked = UnpackedLinear("torch", F.linear)
     weights = LinearWeights(torch.zeros(NUM_OUT, NUM_IN), torch.zeros(NUM_OUT))
 
     def linear(x: torch.Tensor) -> torch.Tensor:
-        return op(x, weights.weight, weights.bias)
+        return F.linear(x, weights.weight, weights.bias)
 
-    policy = SparsePolicy([SharedProduct(weights, linear, op)])
+    product = SharedProduct(weights, weights.bias, linear, unpacked)
+    policy = SparsePolicy([product], MachineFigures())
 
     rows = policy.break_even_rows(change(num_changed), weights.weight.shape)
 

@@ -6,7 +6,7 @@ from petstream.benchmarks.document import Goal
 from petstream.benchmarks.engine import gemm
 from petstream.benchmarks.engine.cases import ADAPTER, LORA, PETS_MIX, U64_128, Case
 from petstream.benchmarks.engine.measuring import Measured
-from petstream.processor import Vendor
+from workers.processor import Vendor
 
 Cell = dict[str, Measured]
 """System -> its measurement, of one case."""

@@ -7,7 +7,8 @@ from typing import Literal
 
 Vendor = Literal["AMD", "Intel"]
 
-_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Of x86 processors; the last one of ARM's."""
 
 
 @dataclass(frozen=True, slots=True)
