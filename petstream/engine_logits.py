@@ -1,4 +1,7 @@
-"""What the engine that serves makes of labelled rows: what a cascade is fitted to."""
+"""What the engine that serves makes of labelled rows: what a cascade is fitted to.
+
+Thresholds lie close to some rows' confidence, so that they are fitted in the type that will serve.
+"""
 
 from pathlib import Path
 
@@ -6,27 +9,45 @@ import numpy as np
 import torch
 
 from tasks.artifact import Artifact
+from tasks.bfloat16_record import comparison_of
 from tasks.training.artifact_model import encode_for_level
 from tasks.training.evaluation import PerRow
 from tasks.training.objectives import labelled
 from tasks.training.rows import LabelledRows
 from workers.engine import EngineRow
 from workers.local_level import LocalLevel
+from workers.precision import PrecisionChoice, precisions_of
 
 _ROWS_PER_RUN = 512
 
 
-def engine_logits(artifact: Artifact, level: int, backbone: Path, rows: LabelledRows) -> PerRow:
-    """Return the logits of one level of an artifact for labelled rows, in float32.
+def engine_logits(
+    artifact: Artifact,
+    level: int,
+    backbone: Path,
+    rows: LabelledRows,
+    *,
+    choice: PrecisionChoice = "float32",
+) -> PerRow:
+    """Return the logits of one level of an artifact for labelled rows.
+
+    Args:
+        artifact: The task.
+        level: Which level of it.
+        backbone: The folder of that level's backbone.
+        rows: Of the task's kind.
+        choice: What to compute in; `auto` as a worker of this machine would.
 
     Raises:
         ArtifactError: If the level is not valid, or was trained on other backbone weights.
         BadRows: If the rows are of another kind than the task, or have a label it does not know.
     """
     encoded = encode_for_level(artifact, level, backbone, rows)
-    local = LocalLevel(backbone)
+    local = LocalLevel(backbone, precisions=precisions_of(choice))
     try:
-        task = local.load(artifact, level)
+        compared = comparison_of(artifact, level)
+        passes = compared is not None and compared.passes
+        task = local.load(artifact, level, local.engine.precision_of(passes_bfloat16=passes))
         engine_rows = [EngineRow(task, np.array(row.token_ids, np.int64)) for row in encoded]
         logits = [
             found

@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from petstream.output import warn
+from workers.precision import PrecisionChoice
 
 FILE = "petstream.toml"
 
@@ -64,6 +65,8 @@ class Settings(BaseSettings):
     tasks_dir: Path = Path(platformdirs.user_data_dir("petstream")) / "tasks"
     state_dir: Path = Path(platformdirs.user_state_dir("petstream"))
     """Process table, logs and profiles of this machine."""
+    dtype: PrecisionChoice = "auto"
+    """What workers compute in."""
     kafka: dict[str, str] = Field(default_factory=dict)
     """Further client settings (security, for example); checked against an allow-list."""
 

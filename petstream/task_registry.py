@@ -4,6 +4,7 @@ A task is in the store before it is on the topic, so that no worker hears of a t
 load. Every change may be made again after a failure: it then has no further effect.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from petstream.settings import Settings
 from petstream.task_topic import TaskTopic
 from tasks.artifact import Artifact, open_artifact
 from tasks.backbone_shape import BackboneShape, backbone_digest
+from tasks.bfloat16_record import LevelComparison, comparisons_of
 from tasks.description import TaskDescription
 from tasks.errors import BackboneMismatch, BackboneUnknown
 from tasks.registry import add_revision, retire, revision_of, set_alias
@@ -41,8 +43,12 @@ class TaskRegistry:
         self.store = store
         self._models_dir = models_dir
 
-    def add(self, folder: Path) -> AddedTask:
+    def add(self, folder: Path, compared: Sequence[LevelComparison] = ()) -> AddedTask:
         """Validate an artifact, put it into the store and register it.
+
+        Args:
+            folder: The artifact's.
+            compared: What was found of its levels in bfloat16. Empty: what the folder says.
 
         Raises:
             TaskError: One of its subclasses, if the artifact is not valid or cannot be stored.
@@ -52,6 +58,7 @@ class TaskRegistry:
         shapes = shapes_of(source.description, self._models_dir)
         # Before the broker is asked for anything.
         source.validate(shapes)
+        compared = compared or comparisons_of(source)
         stored: list[Artifact] = []
 
         def make(current: TaskEvent | None) -> TaskEvent:
@@ -59,6 +66,8 @@ class TaskRegistry:
             registered = {known.reference.revision: known.reference.digest for known in revisions}
             artifact = self.store.add(folder, shapes, registered=registered)
             stored.append(artifact)
+            if compared:
+                self.store.record_comparison(artifact, compared)
             return add_revision(current, revision_of(artifact))
 
         event = self.topic.change(source.description.name, make)

@@ -8,7 +8,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from messages.task_event import TaskReference
 from tasks.artifact import DESCRIPTION_FILE, Artifact, check_sha256, level_specs, open_artifact
 from tasks.artifact_writer import staging_folder, sync_folder, write_durably
 from tasks.backbone_shape import BackboneShape
+from tasks.bfloat16_record import LevelComparison, write_record
 from tasks.description import TaskDescription
 from tasks.errors import (
     ArtifactError,
@@ -78,6 +79,15 @@ class TaskStore:
             if stored is not None and _is_valid(stored, shapes):
                 return stored
             return self._install(source, description, shapes)
+
+    def record_comparison(self, stored: Artifact, levels: Sequence[LevelComparison]) -> None:
+        """Write what was found of a stored task in bfloat16; workers go by it from its next load.
+
+        Raises:
+            StoreUnusable: If the store cannot be written.
+        """
+        with self._locked():
+            write_record(stored.folder, levels)
 
     def open(self, reference: TaskReference) -> Artifact:
         """Open exactly the revision that was registered.

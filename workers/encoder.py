@@ -41,11 +41,12 @@ from workers.expanded_weights import ExpandedWeights
 from workers.linear_backends import Linear, LinearChoice, choose
 from workers.machine_figures import MachineFigures
 from workers.packed_batch import PackedBatch
-from workers.precision import TORCH_DTYPES, Precision
+from workers.precision import Precision
 from workers.relative_attention import RelativeBias
 from workers.sparse_policy import SharedProduct, SparsePolicy
 from workers.task_ops import ProductOps
 from workers.task_products import bottleneck_products, low_rank_products
+from workers.torch_dtypes import TORCH_DTYPES
 
 NORM_BEHIND: dict[Product, NormSite] = {
     "attention_output": "attention_norm",

@@ -89,13 +89,15 @@ class Engine:
         """
         for row in rows:
             check_row(row, self.backbone.shape)
-            if (
-                row.task.backbone_digest != self.backbone.digest
-                or row.task.precision not in self.encoders
-            ):
+            if row.task.backbone_digest != self.backbone.digest:
                 raise ValueError(
-                    f"task {row.task.description.name} was loaded for another engine than one of "
-                    f"{self.backbone.name} in {', '.join(self.encoders)}"
+                    f"task {row.task.description.name} was loaded for another backbone than "
+                    f"{self.backbone.name}"
+                )
+            if row.task.precision not in self.encoders:
+                raise ValueError(
+                    f"task {row.task.description.name} was loaded for {row.task.precision}, this "
+                    f"engine computes in {', '.join(self.encoders)}"
                 )
         order = execution_order(rows)
         slices: list[list[int]] = []

@@ -17,17 +17,14 @@ import torch
 from torch.nn import functional as F
 
 from gpu_ops.task_products import LinearOp
-from workers.machine_figures import MachineFigures
-from workers.precision import dtype_name
+from workers.machine_figures import LINEAR, MachineFigures
+from workers.torch_dtypes import dtype_name
 
 BackendName = Literal["onednn-packed", "onednn", "torch"]
 Linear = Callable[[torch.Tensor], torch.Tensor]
 """Takes x of shape (rows, in), returns x W^T + b of shape (rows, out)."""
 
 logger = logging.getLogger(__name__)
-
-FIGURE = "linear"
-"""Figures of back ends are named `linear <out>x<in> <dtype>`."""
 
 _MEASURED_ROWS = (32, 256)
 _REPEATS = 5
@@ -79,7 +76,7 @@ def choose(weight: torch.Tensor, bias: torch.Tensor, figures: MachineFigures) ->
     """
     candidates = _right_ones(weight, bias)
     num_out, num_in = weight.shape
-    name = f"{FIGURE} {num_out}x{num_in} {dtype_name(weight.dtype)}"
+    name = f"{LINEAR} {num_out}x{num_in} {dtype_name(weight.dtype)}"
     measured = figures.measured(
         name, lambda: {str(key): us for key, us in _us_per_row(candidates, weight).items()}
     )

@@ -19,6 +19,7 @@ from workers.cascade import judge
 from workers.engine import Engine, EngineRow
 from workers.errors import RowError
 from workers.loaded_task import LoadedTask
+from workers.precision import Precision
 from workers.row_tokenizer import RowTokenizer
 from workers.tagging import character_spans
 
@@ -45,21 +46,42 @@ class LocalAnswer:
 class LocalLevel:
     """A backbone in memory that runs rows of any tasks trained on it."""
 
-    def __init__(self, backbone_folder: Path, *, threads: int | None = None) -> None:
-        """Load the backbone and measure the engine's back ends.
+    def __init__(
+        self,
+        backbone_folder: Path,
+        *,
+        threads: int | None = None,
+        precisions: Sequence[Precision] = ("float32",),
+        figures_file: Path | None = None,
+    ) -> None:
+        """Load the backbone and choose the engine's back ends.
 
         Args:
             backbone_folder: As the backbone store or Hugging Face has it.
             threads: How many cores to use; None is every core this process may run on.
+            precisions: What rows can be computed in, at least one.
+            figures_file: Where this machine's figures are kept. None: they are measured anew.
 
         Raises:
             BackboneError: If the folder does not hold a backbone that the engine runs.
         """
-        self.engine = Engine(Backbone.load(backbone_folder), threads)
+        self.engine = Engine(
+            Backbone.load(backbone_folder),
+            threads,
+            precisions=precisions,
+            figures_file=figures_file,
+        )
         self._tokenizer = RowTokenizer(backbone_folder)
 
-    def load(self, artifact: Artifact, level: int) -> LoadedTask:
+    def load(
+        self, artifact: Artifact, level: int, precision: Precision | None = None
+    ) -> LoadedTask:
         """Validate and load one level of a task.
+
+        Args:
+            artifact: The task.
+            level: Which level of it.
+            precision: What its rows are computed in. None: the engine's first.
 
         Raises:
             ArtifactError: If it is not valid or was trained on other backbone weights.
@@ -67,7 +89,7 @@ class LocalLevel:
         """
         backbone = self.engine.backbone
         weights = artifact.load_level(level, backbone.shape, backbone_digest=backbone.digest)
-        return self.engine.load_task(artifact.description, level, weights)
+        return self.engine.load_task(artifact.description, level, weights, precision)
 
     def run(
         self,

@@ -20,6 +20,8 @@ from workers.processor import this_processor
 logger = logging.getLogger(__name__)
 
 FILE_NAME = "machine-figures.json"
+LINEAR = "linear"
+"""Figures of the shared products are named `linear <out>x<in> <dtype>`, with back ends as keys."""
 
 Microseconds = Annotated[float, Field(allow_inf_nan=False)]
 

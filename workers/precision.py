@@ -4,10 +4,7 @@ In bfloat16 the products' weights and the rows' states between them are bfloat16
 products and LayerNorms, parameters of LayerNorms, embeddings, poolings and heads stay float32.
 """
 
-from collections.abc import Mapping
 from typing import Literal
-
-import torch
 
 from workers.processor import this_processor
 
@@ -16,16 +13,6 @@ Precision = Literal["float32", "bfloat16"]
 PrecisionChoice = Literal["auto", "float32", "bfloat16"]
 """`auto`: bfloat16 for tasks that passed the comparison, where the processor has it and it was
 measured to be faster; float32 otherwise."""
-
-TORCH_DTYPES: Mapping[Precision, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-}
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """Return how a type is named in figures and messages, without torch's prefix."""
-    return str(dtype).removeprefix("torch.")
 
 
 def precisions_of(choice: PrecisionChoice) -> tuple[Precision, ...]:

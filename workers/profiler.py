@@ -23,6 +23,7 @@ from tasks.pets.random_weights import random_weights
 from tasks.site_ops import PetWeights
 from workers.engine import Engine, EngineRow
 from workers.loaded_task import LoadedTask
+from workers.precision import Precision
 
 NUM_ROWS = (1, 4, 16, 64, 128)
 SEQ_LENS = (8, 16, 32, 64, 128)
@@ -52,6 +53,7 @@ class Measurement:
 def measure_costs(
     engine: Engine,
     *,
+    precision: Precision | None = None,
     num_rows: Sequence[int] = NUM_ROWS,
     seq_lens: Sequence[int] = SEQ_LENS,
     repeats: int = 3,
@@ -61,13 +63,14 @@ def measure_costs(
 
     Args:
         engine: Of the backbone to be measured, with the threads it will serve with.
+        precision: What is computed in. None: the engine's first.
         num_rows: Batch sizes.
         seq_lens: Tokens per row.
         repeats: Runs of which the median is taken.
         on_point: Told how many tokens of how many were run, after each point.
     """
-    bare = load_random_task(engine, None)
-    tasks = {pet.kind: load_random_task(engine, pet) for pet in PROFILED_PETS}
+    bare = load_random_task(engine, None, precision=precision)
+    tasks = {pet.kind: load_random_task(engine, pet, precision=precision) for pet in PROFILED_PETS}
     total = sum(num_rows) * sum(seq_lens)
     done = 0
     alpha: list[list[float]] = []
@@ -86,7 +89,9 @@ def measure_costs(
     return Measurement(alpha, beta)
 
 
-def load_random_task(engine: Engine, pet: AnyPet | None, *, seed: int = 0) -> LoadedTask:
+def load_random_task(
+    engine: Engine, pet: AnyPet | None, *, seed: int = 0, precision: Precision | None = None
+) -> LoadedTask:
     """Load a task with random weights, or one without PET: time does not depend on values."""
     rng = np.random.default_rng(seed)
     shape = engine.backbone.shape
@@ -121,7 +126,7 @@ def load_random_task(engine: Engine, pet: AnyPet | None, *, seed: int = 0) -> Lo
         licence="none",
         levels=(level,),
     )
-    return engine.load_task(description, 0, weights)
+    return engine.load_task(description, 0, weights, precision)
 
 
 def _medians_ms(

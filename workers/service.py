@@ -19,6 +19,7 @@ from workers.backbone import Backbone
 from workers.backbone_store import find
 from workers.engine import Engine
 from workers.levels import LEVEL_BACKBONES
+from workers.precision import PrecisionChoice, precisions_of
 from workers.recent_tasks import RecentTasks
 from workers.registered_tasks import RegisteredTasks
 from workers.stage import WorkerStage
@@ -44,6 +45,8 @@ def run_worker(
     tasks_dir: Path,
     slot: str,
     threads: int | None,
+    precision: PrecisionChoice,
+    figures_file: Path,
     task_memory_bytes: int,
     pinned_tasks: Collection[str],
     recent_tasks_file: Path,
@@ -63,7 +66,12 @@ def run_worker(
     health = HealthFile(health_file)
     verify_topics(kafka, topics, levels=(level,))
     folder = find(backbone or LEVEL_BACKBONES[level], models_dir)
-    engine = Engine(Backbone.load(folder), threads=threads)
+    engine = Engine(
+        Backbone.load(folder),
+        threads=threads,
+        precisions=precisions_of(precision),
+        figures_file=figures_file,
+    )
     tasks = TaskManager(
         TaskStore(tasks_dir), engine, level=level, memory_limit_bytes=task_memory_bytes
     )
@@ -84,7 +92,7 @@ def run_worker(
     try:
         follower.wait_until_current(TASKS_CURRENT_LIMIT_S)
         registered.start(PINNED_LOADED_LIMIT_S)
-        logger.info("level %d serves %s", level, folder.name)
+        logger.info("level %d serves %s in %s", level, folder.name, ", ".join(engine.encoders))
 
         def turn() -> None:
             follower.raise_if_failed()

@@ -22,10 +22,11 @@ from gpu_ops.sparse_delta import (
     sparse_weights,
 )
 from workers.backbone import LinearWeights
-from workers.break_even import Gains, gains_us
+from workers.break_even import Gains
 from workers.linear_backends import Linear, UnpackedLinear
 from workers.machine_figures import MachineFigures
-from workers.precision import dtype_name
+from workers.torch_dtypes import dtype_name
+from workers.way_timing import gains_us
 
 _DENSITIES = (0.005, 0.05)
 """Those of diff pruning and of MaskBERT."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from messages.task_event import TaskReference
+from tasks.bfloat16_record import comparison_of
 from tasks.errors import TaskError
 from tasks.store import TaskStore
 from workers.device_copies import DeviceCopies
@@ -169,7 +170,11 @@ class TaskManager:
             self._engine.backbone.shape,
             backbone_digest=self._engine.backbone.digest,
         )
-        task = self._engine.load_task(artifact.description, self._level, weights)
+        compared = comparison_of(artifact, self._level)
+        precision = self._engine.precision_of(
+            passes_bfloat16=compared is not None and compared.passes
+        )
+        task = self._engine.load_task(artifact.description, self._level, weights, precision)
         return task if self._copies is None else self._copies.staged(task)
 
     def _from_host(self, reference: TaskReference) -> LoadedTask:

@@ -8,10 +8,11 @@ from gpu_ops.bottleneck import BottleneckWeights, add_bottleneck_
 from gpu_ops.low_rank import LowRankFactors, UpFactor, add_low_rank_
 from gpu_ops.spans import Span
 from gpu_ops.task_products import PLAIN_PRODUCTS, TaskProducts
-from workers.break_even import Gains, gains_us
+from workers.break_even import Gains
 from workers.linear_backends import UnpackedLinear
 from workers.machine_figures import MachineFigures
-from workers.precision import dtype_name
+from workers.torch_dtypes import dtype_name
+from workers.way_timing import gains_us
 
 _RANK = 8
 _BOTTLENECK = 64

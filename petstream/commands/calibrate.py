@@ -1,6 +1,7 @@
 """`petstream calibrate`: fit a task's cascade to labelled rows that were not trained on."""
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from tasks.artifact import open_artifact
 from tasks.errors import TaskError
 from workers.backbone_store import find
 from workers.errors import BackboneError
+from workers.precision import PrecisionChoice
 
 if TYPE_CHECKING:
     from tasks.training.calibrate import CalibratedTask
@@ -33,6 +35,10 @@ def calibrate(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Of the processor. Default: one per core.")
     ] = None,
+    dtype: Annotated[
+        PrecisionChoice,
+        typer.Option(help="What the levels compute in; auto: as a worker on this machine would."),
+    ] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Fit temperatures, ensemble weights and the threshold; write them into task.json.
@@ -46,7 +52,7 @@ def calibrate(
         if importlib.util.find_spec(module) is None:
             fail(f"calibrating needs {module}: install the extra `worker` (petstream[worker])")
     try:
-        calibrated = _calibrate(task_dir, data, target, threads)
+        calibrated = _calibrate(task_dir, data, target, threads, dtype)
     except (TaskError, BackboneError) as error:
         fail(str(error))
     document = _document(calibrated)
@@ -57,7 +63,11 @@ def calibrate(
 
 
 def _calibrate(
-    task_dir: Path, data: Path, target: float | None, threads: int | None
+    task_dir: Path,
+    data: Path,
+    target: float | None,
+    threads: int | None,
+    dtype: PrecisionChoice,
 ) -> "CalibratedTask":
     # torch and transformers take seconds to import: only once the options are known to be good.
     from petstream.engine_logits import engine_logits
@@ -77,7 +87,7 @@ def _calibrate(
             backbones,
             rows,
             target,
-            level_logits=engine_logits,
+            level_logits=partial(engine_logits, choice=dtype),
             on_level=lambda level: status.update(f"level {level}: {len(rows.rows)} rows"),
         )
 

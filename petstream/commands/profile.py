@@ -10,10 +10,13 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from petstream.figures_view import print_figures
 from petstream.output import console, error_console, fail, print_json
 from petstream.settings import Settings, load_settings
 from scheduler.profile_file import Profile, ProfileError, read_profiles, write_profile
 from workers.levels import LEVEL_BACKBONES
+from workers.machine_figures import FILE_NAME, FiguresFile, read_figures
+from workers.precision import PrecisionChoice, precisions_of
 from workers.processor import this_processor
 
 app = typer.Typer(help="Measure the cost models of this machine, or show them.")
@@ -30,23 +33,32 @@ def profile(
     threads: Annotated[
         int | None, typer.Option(min=1, help="As many as the worker will have; default: all cores.")
     ] = None,
+    dtype: Annotated[
+        PrecisionChoice,
+        typer.Option(help="What is computed in; auto: what is faster on this machine."),
+    ] = "auto",
     repeats: Annotated[int, typer.Option(min=1, help="Each figure is a median of so many.")] = 3,
     as_json: Json = False,
 ) -> None:
     """Measure alpha and beta with the worker's engine; schedulers use them from their next start.
+
+    What a worker measures at its first start (which library multiplies, and from how many rows on
+    one way to an operator is faster than another) is measured anew, too.
 
     Example: petstream profile --threads 2
     """
     if context.invoked_subcommand is not None:
         return
     settings = load_settings()
+    figures_file = settings.state_dir / FILE_NAME
+    figures_file.unlink(missing_ok=True)
     profiles = []
     for name in backbone or list(LEVEL_BACKBONES.values()):
-        measured = _measure(settings, name, threads, repeats)
+        measured = _measure(settings, name, threads, repeats, dtype)
         path = write_profile(measured, _folder(settings))
         profiles.append(measured)
         error_console.print(f"{name}: written to {path}")
-    _print(profiles, as_json=as_json)
+    _print(profiles, read_figures(figures_file), as_json=as_json)
 
 
 @app.command()
@@ -55,16 +67,20 @@ def show(as_json: Json = False) -> None:
 
     Example: petstream profile show --json
     """
+    settings = load_settings()
     try:
-        profiles = read_profiles(_folder(load_settings()))
+        profiles = read_profiles(_folder(settings))
     except ProfileError as error:
         fail(str(error))
-    if not profiles and not as_json:
+    figures = read_figures(settings.state_dir / FILE_NAME)
+    if not profiles and figures is None and not as_json:
         fail("nothing was measured yet; run `petstream profile`")
-    _print(profiles, as_json=as_json)
+    _print(profiles, figures, as_json=as_json)
 
 
-def _measure(settings: Settings, name: str, threads: int | None, repeats: int) -> Profile:
+def _measure(
+    settings: Settings, name: str, threads: int | None, repeats: int, dtype: PrecisionChoice
+) -> Profile:
     try:
         from workers.backbone import Backbone
         from workers.backbone_store import find
@@ -80,10 +96,19 @@ def _measure(settings: Settings, name: str, threads: int | None, repeats: int) -
             loaded = Backbone.load(find(name, settings.models_dir))
         except BackboneError as error:
             fail(str(error))
-        engine = Engine(loaded, threads=threads)
+        engine = Engine(
+            loaded,
+            threads=threads,
+            precisions=precisions_of(dtype),
+            figures_file=settings.state_dir / FILE_NAME,
+        )
+        precision = engine.precision_of(passes_bfloat16=True)
         try:
             measured = measure_costs(
                 engine,
+                precision=precision,
+                num_rows=NUM_ROWS,
+                seq_lens=SEQ_LENS,
                 repeats=repeats,
                 on_point=lambda done, total: progress.update(bar, completed=done, total=total),
             )
@@ -92,7 +117,7 @@ def _measure(settings: Settings, name: str, threads: int | None, repeats: int) -
     return Profile(
         backbone=name,
         device=this_processor().name,
-        dtype="float32",
+        dtype=precision,
         threads=engine.num_threads,
         versions={"petstream": version("petstream"), "torch": version("torch")},
         commit=_commit(),
@@ -113,10 +138,17 @@ def _folder(settings: Settings) -> Path:
     return settings.state_dir / "profiles"
 
 
-def _print(profiles: list[Profile], *, as_json: bool) -> None:
+def _print(profiles: list[Profile], figures: FiguresFile | None, *, as_json: bool) -> None:
     if as_json:
-        print_json({"profiles": [measured.model_dump(mode="json") for measured in profiles]})
+        print_json(
+            {
+                "profiles": [measured.model_dump(mode="json") for measured in profiles],
+                "figures": None if figures is None else figures.model_dump(mode="json"),
+            }
+        )
         return
+    if figures is not None:
+        print_figures(figures)
     for measured in profiles:
         console.print(
             f"[bold]{measured.backbone}[/bold] on {measured.device}, {measured.dtype}, "

@@ -13,6 +13,8 @@ from tasks.errors import ArtifactMissing, TaskError
 from tasks.store import TaskStore
 from workers.backbone_store import find
 from workers.errors import BackboneError, RowError
+from workers.machine_figures import FILE_NAME
+from workers.precision import Precision
 
 if TYPE_CHECKING:
     from workers.local_level import LocalAnswer
@@ -27,6 +29,7 @@ def run(
     pair: Annotated[str | None, typer.Option(help="The second text of a pair.")] = None,
     level: Annotated[int, typer.Option(min=0, max=7, help="Which level answers.")] = 0,
     logits: Annotated[bool, typer.Option("--logits", help="Print the logits too.")] = False,
+    dtype: Annotated[Precision, typer.Option(help="What is computed in.")] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Answer one text from the engine that serves, without Kafka.
@@ -36,7 +39,7 @@ def run(
     try:
         artifact = _open(task)
         with error_console.status("loading the backbone"):
-            answered = _answer(artifact, level, text, pair)
+            answered = _answer(artifact, level, text, pair, dtype)
     except (TaskError, BackboneError, RowError) as error:
         fail(f"{type(error).__name__}: {error}")
     document = _document(artifact, level, answered, with_logits=logits)
@@ -58,12 +61,19 @@ def _open(task: str) -> Artifact:
     return TaskStore(load_settings().tasks_dir).find(name, int(revision) if revision else None)
 
 
-def _answer(artifact: Artifact, level: int, text: str, pair: str | None) -> "LocalAnswer":
+def _answer(
+    artifact: Artifact, level: int, text: str, pair: str | None, dtype: Precision
+) -> "LocalAnswer":
     # torch takes seconds to import: only once the task is known to be there.
     from workers.local_level import LocalLevel
 
     backbone = artifact.description.level(level).backbone.name
-    local = LocalLevel(find(backbone, load_settings().models_dir))
+    settings = load_settings()
+    local = LocalLevel(
+        find(backbone, settings.models_dir),
+        precisions=(dtype,),
+        figures_file=settings.state_dir / FILE_NAME,
+    )
     try:
         loaded = local.load(artifact, level)
         (answered,) = local.run([(loaded, text if pair is None else (text, pair))])

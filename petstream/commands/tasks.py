@@ -11,12 +11,20 @@ from rich.table import Table
 
 from messages.errors import MessageError
 from messages.task_event import TaskEvent, TaskRevision
+from petstream.commands.task_compare import (
+    Rows,
+    as_document,
+    compare_tasks,
+    comparer,
+    in_words,
+)
 from petstream.commands.task_import import export_task, import_task
 from petstream.commands.task_run import run
 from petstream.kafka_connection import broker_settings
 from petstream.level_backbones import warn_of_other_backbone
 from petstream.output import console, error_console, fail, print_json
 from petstream.task_registry import TaskRegistry, task_registry
+from tasks.bfloat16_record import comparisons_of
 from tasks.errors import TaskError, UnknownTask
 from tasks.store import TaskStore
 from transport.errors import TransportError
@@ -25,6 +33,7 @@ app = typer.Typer(help="Add, list, show, alias, retire, import, export and run t
 app.command("import")(import_task)
 app.command("export")(export_task)
 app.command()(run)
+app.command("compare")(compare_tasks)
 
 BootstrapServers = Annotated[str | None, typer.Option(help="Kafka, host:port.")]
 Namespace = Annotated[str | None, typer.Option(help="Prefix of the topics.")]
@@ -37,6 +46,15 @@ def add(
     folders: Annotated[
         list[Path], typer.Argument(metavar="DIR", help="Folders that `petstream train` wrote.")
     ],
+    compare: Annotated[
+        bool | None,
+        typer.Option(
+            "--compare/--no-compare",
+            help="Compare answers in bfloat16 with those in float32. Default: where this "
+            "processor has bfloat16 and the folder does not say (`petstream tasks compare`).",
+        ),
+    ] = None,
+    rows: Rows = None,
     bootstrap_servers: BootstrapServers = None,
     namespace: Namespace = None,
     as_json: Json = False,
@@ -47,19 +65,27 @@ def add(
 
     Example: petstream tasks add examples/tasks/clinc150
     """
-    with _registry(bootstrap_servers, namespace) as registry:
+    with _registry(bootstrap_servers, namespace) as registry, comparer(rows) as comparing:
         added = []
         for folder in folders:
             with error_console.status(f"adding {folder}"):
-                task = registry.add(folder)
+                task = registry.add(folder, comparing.if_wanted(folder, compare))
             for level in task.artifact.description.levels:
                 warn_of_other_backbone(task.event.name, level.level, level.backbone.name)
             revision = task.artifact.description.revision
+            compared = comparisons_of(task.artifact)
             added.append(
-                {"revision": revision, "digest": task.artifact.digest, **_summary(task.event)}
+                {
+                    "revision": revision,
+                    "digest": task.artifact.digest,
+                    **_summary(task.event),
+                    "bfloat16": [as_document(level) for level in compared],
+                }
             )
             if not as_json:
                 _say(f"{task.event.name}@{revision} serves; {_default(task.event)}")
+                for comparison in compared:
+                    _say(f"  {in_words(comparison)}")
     if as_json:
         print_json({"added": added})
 
@@ -118,7 +144,9 @@ def show(
         print_json({**_summary(event), "revisions": revisions})
         return
     _say(f"{name} is {'retired' if event.retired else 'serving'}; {_default(event)}")
-    table = Table("revision", "kind", "outputs", "level", "backbone", "PET", "tokens", "bytes")
+    table = Table(
+        *("revision", "kind", "outputs", "level", "backbone", "PET", "tokens", "bytes", "bfloat16")
+    )
     for revision, found in zip(event.revisions, stored, strict=True):
         for level in revision.levels:
             table.add_row(
@@ -130,6 +158,7 @@ def show(
                 level.pet_kind,
                 str(level.max_tokens),
                 f"{found['bytes'][str(level.level)]:,}" if "bytes" in found else found["problem"],
+                _bfloat16(found, level.level),
             )
     console.print(table)
 
@@ -211,7 +240,19 @@ def _stored(store: TaskStore, revision: TaskRevision) -> dict[str, Any]:
         }
     except (TaskError, OSError) as error:
         return {"problem": f"{type(error).__name__}: {error}"}
-    return {"folder": str(artifact.folder), "bytes": sizes}
+    return {
+        "folder": str(artifact.folder),
+        "bytes": sizes,
+        "bfloat16": [as_document(level) for level in comparisons_of(artifact)],
+    }
+
+
+def _bfloat16(stored: dict[str, Any], level: int) -> str:
+    """Return whether a level may run in bfloat16, in a word."""
+    for found in stored.get("bfloat16", ()):
+        if found["level"] == level:
+            return "passes" if found["passes"] else "differs"
+    return "not compared"
 
 
 def _outputs(revision: TaskRevision) -> str:

@@ -13,6 +13,8 @@ from petstream.output import fail
 from petstream.service_log import log_to_stderr
 from petstream.settings import Settings
 from workers.levels import LEVEL_BACKBONES
+from workers.machine_figures import FILE_NAME
+from workers.precision import PrecisionChoice
 
 app = typer.Typer()
 
@@ -25,6 +27,11 @@ def worker(
         socket.gethostname(), help="Stable name of this instance; unique among those that live."
     ),
     threads: int | None = typer.Option(None, min=1, help="Compute threads; default: every core."),
+    dtype: PrecisionChoice | None = typer.Option(
+        None,
+        help="What rows are computed in; default: PETSTREAM_DTYPE, else auto: bfloat16 where the "
+        "processor has it, it is the faster one, and the task passed `tasks compare`.",
+    ),
     memory_mib: int = typer.Option(1024, min=16, help="Memory for the weights of loaded tasks."),
     pin: list[str] = typer.Option(
         [], metavar="NAME", help="A task that is loaded at the start and never evicted; repeatable."
@@ -61,6 +68,8 @@ def worker(
         tasks_dir=settings.tasks_dir,
         slot=slot,
         threads=threads,
+        precision=dtype or settings.dtype,
+        figures_file=settings.state_dir / FILE_NAME,
         task_memory_bytes=memory_mib << 20,
         pinned_tasks=pin,
         recent_tasks_file=recent_tasks_file(settings, level, slot),

@@ -7,7 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from petstream.commands.profile import app
-from scheduler.profile_file import Profile, write_profile
+from scheduler.profile_file import Profile, read_profile, write_profile
+from workers import profiler
+from workers.machine_figures import FILE_NAME, MachineFigures, read_figures
 
 PROFILE = Profile(
     backbone="minilm-l3",
@@ -91,3 +93,45 @@ def test_a_damaged_file_is_named(state_dir: Path) -> None:
 
     assert result.exit_code == 1
     assert str(path) in result.stderr
+
+
+def test_the_ways_that_were_chosen_are_shown(state_dir: Path) -> None:
+    """Which library multiplies each shape, and from how many rows on an operator changes."""
+    figures = MachineFigures(state_dir / FILE_NAME)
+    figures.measured("linear 384x384 bfloat16", lambda: {"torch": 5.25, "onednn-packed": 4.75})
+    gains = {"few_rows_us": -10.0, "many_rows_us": 10.0}
+    figures.measured("adapter 384 float32 torch", lambda: gains)
+    figures.save()
+
+    shown = CliRunner().invoke(app, ["show"])
+    document = json.loads(CliRunner().invoke(app, ["show", "--json"]).stdout)
+
+    assert shown.exit_code == 0
+    for part in ("384x384 bfloat16", "5.25", "4.75", "adapter 384 float32 torch", "104"):
+        assert part in shown.stdout
+    found = read_figures(state_dir / FILE_NAME)
+    assert found is not None
+    assert document["figures"] == found.model_dump()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_measuring_writes_a_profile_and_measures_the_ways_anew(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    monkeypatch.setattr(profiler, "NUM_ROWS", (1, 4))
+    monkeypatch.setattr(profiler, "SEQ_LENS", (8, 16))
+    old = MachineFigures(state_dir / FILE_NAME)
+    old.measured("of before", lambda: {"torch": 1.0})
+    old.save()
+
+    ended = CliRunner().invoke(
+        app, ["--backbone", "minilm-l3", "--threads", "1", "--repeats", "1", "--dtype", dtype]
+    )
+
+    assert ended.exit_code == 0, ended.output
+    assert read_profile(state_dir / "profiles" / "minilm-l3.json").dtype == dtype
+    found = read_figures(state_dir / FILE_NAME)
+    assert found is not None
+    assert "of before" not in found.figures
+    assert any(name.startswith("linear ") and dtype in name for name in found.figures)

@@ -96,7 +96,7 @@ def test_a_task_is_not_run_by_an_engine_without_its_type(
 ) -> None:
     task = random_task("bitfit", both.backbone.shape).load(both, "bfloat16")
 
-    with pytest.raises(ValueError, match="loaded for another engine"):
+    with pytest.raises(ValueError, match="this engine computes in float32"):
         small_engine.run([EngineRow(task, token_ids(0, 5))])
 
 

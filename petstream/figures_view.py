@@ -1,0 +1,45 @@
+"""What `petstream profile show` says of the figures that workers chose their ways by."""
+
+from collections.abc import Mapping
+
+from rich.table import Table
+
+from petstream.output import console
+from workers.break_even import NEVER, Gains
+from workers.machine_figures import LINEAR, FiguresFile
+
+
+def print_figures(found: FiguresFile) -> None:
+    """Print which library multiplies what, and where operators go from one way to another."""
+    machine = found.machine.get("processor", "an unknown processor")
+    versions = ", ".join(f"{k} {v}" for k, v in found.machine.items() if k != "processor")
+    console.print(f"[bold]ways chosen[/bold] on {machine} ({versions})", soft_wrap=True)
+    products = Table(caption="microseconds a row of one thread; the least is taken")
+    for heading in ("shared product", "onednn-packed", "onednn", "torch"):
+        products.add_column(heading, justify="left" if heading == "shared product" else "right")
+    breaks = Table(caption="rows of a task from which the way for many rows is taken")
+    breaks.add_column("operator")
+    breaks.add_column("rows", justify="right")
+    for name, figures in sorted(found.figures.items()):
+        if name.startswith(f"{LINEAR} "):
+            products.add_row(name.removeprefix(f"{LINEAR} "), *_backends(figures))
+        elif set(figures) == set(Gains._fields):
+            breaks.add_row(name, _rows(Gains.of(figures).break_even_rows()))
+    console.print(products)
+    console.print(breaks)
+
+
+def _backends(us_per_row: Mapping[str, float]) -> list[str]:
+    least = min(us_per_row.values())
+    cells = []
+    for backend in ("onednn-packed", "onednn", "torch"):
+        us = us_per_row.get(backend)
+        if us is None:
+            cells.append("-")
+        else:
+            cells.append(f"[bold]{us:.2f}[/bold]" if us == least else f"{us:.2f}")
+    return cells
+
+
+def _rows(rows: int) -> str:
+    return "never" if rows >= NEVER else str(rows)
