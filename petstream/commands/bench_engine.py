@@ -27,7 +27,7 @@ def engine(
         list[str] | None,
         typer.Option(
             help="float32, bfloat16 or both; default: float32, and both where the processor "
-            "multiplies bfloat16. Our engine has float32 alone."
+            "multiplies bfloat16."
         ),
     ] = None,
     as_json: Annotated[

@@ -57,7 +57,7 @@ from petstream.benchmarks.engine.weight_files import (
 from petstream.benchmarks.engine.weight_writer import WeightWriter
 from petstream.commands.bench import app
 from tests.workers.dense_reference import merged_model, plain_model, reference_logits
-from workers.processor import this_processor
+from workers.processor import Vendor, this_processor
 
 TINY = Shape("tiny", layers=2, hidden=128, heads=4, intermediate=256, vocabulary=2000)
 SHORT_GOALS = {
@@ -111,8 +111,9 @@ def test_side_by_side_needs_two_threads() -> None:
 def test_bfloat16_is_for_those_who_have_it() -> None:
     systems = {system for case in in_bfloat16(full_cases()) for system in case.systems}
 
-    assert {"peft-padded", "transformers-padded", "adapterhub-padded", "openvino-rows"} <= systems
-    assert not {"ours", "bare", "seqs", "pars", "gemm", "onnxruntime-rows"} & systems
+    peers = {"peft-padded", "transformers-padded", "adapterhub-padded", "openvino-rows"}
+    assert peers | {"ours", "bare", "seqs", "pars", "gemm", "peft32-padded"} <= systems
+    assert not {"onnxruntime-rows", "onnxruntime-sorted-8"} & systems
 
 
 @pytest.mark.parametrize("mix", [*MIXES, U64_128], ids=lambda mix: str(mix.name))
@@ -196,11 +197,31 @@ def test_the_peer_s_better_way_to_batch_counts() -> None:
 
 
 def test_what_was_not_measured_is_not_judged() -> None:
-    """Neither without the peer, nor at other numbers of tasks, nor in another type."""
-    others = [replace(case_of(tasks=16)), replace(case_of(), dtype="bfloat16")]
-    pairs = [(case, s) for case in others for s in ("ours", "peft-padded")]
+    """Neither without the peer, nor at other numbers of tasks."""
+    other = case_of(tasks=16)
+    pairs = [measured(other, system) for system in ("ours", "peft-padded")]
 
-    assert judge([measured(case_of(), "ours"), *(measured(c, s) for c, s in pairs)], "AMD") == []
+    assert judge([measured(case_of(), "ours"), *pairs], "AMD") == []
+
+
+def test_each_type_has_goals_of_its_own() -> None:
+    """And bfloat16 is held to PEFT in float32 as well, whatever the vendor."""
+    rounded = replace(case_of(), dtype="bfloat16")
+    passes = [
+        *(measured(case, "ours", 1.0) for case in (case_of(), rounded)),
+        *(measured(case, "peft-padded", 2.75) for case in (case_of(), rounded)),
+        measured(rounded, "peft32-padded", 7.0),
+    ]
+
+    targets: dict[Vendor, float] = {"AMD": 3.0, "Intel": 2.0}
+    for vendor, target in targets.items():
+        found = {goal.id: (goal.target, goal.value) for goal in judge(passes, vendor)}
+
+        assert found == {
+            "C1-over-peft-adapter-names": (target, 2.75),
+            "C1-over-peft-adapter-names-bfloat16": (2.5, 2.75),
+            "C8-over-peft-in-float32-bfloat16": (6.0, 7.0),
+        }
 
 
 def test_the_bare_backbone_is_held_to_a_large_product() -> None:
@@ -313,6 +334,23 @@ def test_systems_of_the_product_are_checked_and_timed(tmp_path: Path) -> None:
     assert row["case"] == "tiny/u4-8/2/lora-query-value/1t/float32"
     assert row["ours_is_faster"] == cells[0][0].speed_over(cells[0][2])
     assert not list(tmp_path.glob("tiny-*-value")), "weights that no case needs are removed"
+
+
+@pytest.mark.slow
+def test_systems_of_the_product_run_in_bfloat16_too(
+    writer: WeightWriter, children: Children
+) -> None:
+    """Their answers are rounded, and within what that may cost."""
+    case = Case(
+        TINY, U4_8, 2, LORA, ("ours", "bare", "seqs", "gemm", "transformers-padded"), rows=4
+    )
+
+    found = measure(replace(case, dtype="bfloat16"), writer.folder(TINY, LORA), children, repeats=5)
+
+    assert [one.system for one in found] == [*case.systems]
+    differences = [one.max_difference for one in found if one.max_difference is not None]
+    assert len(differences) == 3
+    assert min(differences) > 1e-4, "float32 would be nearer"
 
 
 @pytest.mark.slow

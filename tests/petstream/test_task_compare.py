@@ -168,7 +168,7 @@ def test_a_worker_serves_in_bfloat16(broker: str, namespace: str, tmp_path: Path
     with single_level_services(settings, "--dtype", "bfloat16"):
         asked = [new_query(TASK, text, parameters=QueryParameters(level=0)) for text in ROWS]
         with Client(Connection(kafka_settings(settings), namespace)) as client:
-            answered = client.ask_many(asked, timeout_s=120)
+            answered = list(client.ask_many(asked, timeout_s=120))
 
     assert all(isinstance(answer, Result) for answer in answered), answered
     found = np.array([answer.scores[0] for answer in answered if isinstance(answer, Result)])

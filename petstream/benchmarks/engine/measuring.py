@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from petstream.benchmarks.engine.cases import (
+    FLOAT32_SYSTEMS,
     LIBRARY_OF,
     REFERENCE,
     WITHOUT_ANSWERS,
@@ -120,7 +121,7 @@ def different_systems(systems: Sequence[str], rows: Rows) -> list[str]:
         _, _, how = system.partition("-")
         is_one_model_per_task = LIBRARY_OF[system].endswith("_models")
         work = str(batches_by_task(rows, how)) if is_one_model_per_task else how
-        key = (LIBRARY_OF[system], system if not how else work)
+        key = (LIBRARY_OF[system], system in FLOAT32_SYSTEMS, system if not how else work)
         if key not in seen:
             seen.add(key)
             found.append(system)
@@ -165,7 +166,7 @@ def _build(
         rows=str(rows_path),
         kinds=case.pets,
         threads=case.threads,
-        dtype=case.dtype,
+        dtype="float32" if system in FLOAT32_SYSTEMS else case.dtype,
     )
 
 

@@ -41,7 +41,7 @@ def goals_table(goals: Sequence[Goal], vendor: str, missing: Mapping[str, str]) 
         vendor: Whose goals they are.
         missing: Systems that were left out, and the command that builds what they need.
     """
-    title = f"Goals on {vendor} in float32"
+    title = f"Goals on {vendor}"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
     for heading in ("goal", "target", "measured", "met", "unit"):
         table.add_column(heading, no_wrap=heading != "unit")

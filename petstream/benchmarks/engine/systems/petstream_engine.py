@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from petstream.benchmarks.dense_task import DenseTask, without_pet
-from petstream.benchmarks.engine.cases import DISTINCT_WEIGHTS, NUM_LABELS, Rows
+from petstream.benchmarks.engine.cases import DISTINCT_WEIGHTS, NUM_LABELS, Dtype, Rows
 from petstream.benchmarks.engine.gemm import product_of_ceiling
 from petstream.benchmarks.engine.pets import PETS
 from petstream.benchmarks.engine.system import Logits, Request, System
@@ -33,7 +33,7 @@ LIBRARY = f"petstream, torch {torch.__version__}"
 def build(request: Request) -> System:
     """Build one of the five."""
     if request.system == "gemm":
-        return System(product_of_ceiling(request.threads), LIBRARY)
+        return System(product_of_ceiling(request.threads, request.dtype), LIBRARY)
     rows = read_rows(request.rows)
     if request.system in ("ours", "bare"):
         return _packed(request, rows)
@@ -41,7 +41,8 @@ def build(request: Request) -> System:
 
 
 def _packed(request: Request, rows: Rows) -> System:
-    engine = _engine(plain_folder(request.weights).resolve(), request.threads)
+    folder = plain_folder(request.weights).resolve()
+    engine = _engine(folder, request.threads, request.dtype)
     loaded = _load_tasks(request, engine, max(rows.tasks) + 1)
     if request.system == "bare":
         loaded = [without_pet(loaded[0])] * len(loaded)
@@ -56,8 +57,8 @@ def _packed(request: Request, rows: Rows) -> System:
 
 
 @lru_cache(maxsize=1)
-def _engine(folder: Path, threads: int) -> Engine:
-    return Engine(Backbone.load(folder), threads=threads)
+def _engine(folder: Path, threads: int, dtype: Dtype) -> Engine:
+    return Engine(Backbone.load(folder), threads=threads, precisions=(dtype,))
 
 
 def _merged(request: Request, rows: Rows) -> System:
@@ -66,6 +67,7 @@ def _merged(request: Request, rows: Rows) -> System:
         Engine(
             Backbone.load(merged_folder(request.weights, number)),
             threads=1 if is_side_by_side else request.threads,
+            precisions=(request.dtype,),
         )
         for number in range(DISTINCT_WEIGHTS)
     ]
