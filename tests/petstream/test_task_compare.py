@@ -160,7 +160,7 @@ def test_a_worker_serves_in_bfloat16(broker: str, namespace: str, tmp_path: Path
     )
     artifact = open_artifact(folder)
     full, rounded = (
-        np.array([answer.scores[0] for answer in local.run([(loaded, text) for text in ROWS])])
+        np.array([answer.confidence for answer in local.run([(loaded, text) for text in ROWS])])
         for loaded in (local.load(artifact, 0, "float32"), local.load(artifact, 0, "bfloat16"))
     )
     local.close()
@@ -171,6 +171,6 @@ def test_a_worker_serves_in_bfloat16(broker: str, namespace: str, tmp_path: Path
             answered = list(client.ask_many(asked, timeout_s=120))
 
     assert all(isinstance(answer, Result) for answer in answered), answered
-    found = np.array([answer.scores[0] for answer in answered if isinstance(answer, Result)])
+    found = np.array([answer.confidence for answer in answered if isinstance(answer, Result)])
     assert np.abs(full - rounded).max() > 0
     assert np.abs(found - rounded).max() < 0.1 * np.abs(full - rounded).max()
