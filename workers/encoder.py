@@ -40,7 +40,7 @@ from workers.backbone import PRODUCTS, SITES_OF, Backbone, Product
 from workers.expanded_weights import ExpandedWeights
 from workers.linear_backends import Linear, LinearChoice, choose
 from workers.machine_figures import MachineFigures
-from workers.packed_batch import PackedBatch
+from workers.packed_batch import ROUND_TOKENS_TO, PackedBatch
 from workers.precision import Precision
 from workers.relative_attention import RelativeBias
 from workers.sparse_policy import SharedProduct, SparsePolicy
@@ -52,6 +52,8 @@ NORM_BEHIND: dict[Product, NormSite] = {
     "attention_output": "attention_norm",
     "ffn_output": "ffn_norm",
 }
+WARM_UP_TOKENS = 256
+"""A lone query, or a few short ones."""
 Active = Sequence[tuple[Span, ProductOps]]
 """The tasks of a batch that have ops at the product at hand, with their tokens; ascending."""
 
@@ -118,6 +120,19 @@ class Encoder:
     def us_per_row(self) -> float:
         """CPU time of one layer's shared products, microseconds a row, as measured."""
         return sum(choice.us_per_row[choice.shared] for choice in self.choices.values())
+
+    def warm_up(self) -> None:
+        """Let oneDNN build its kernels of few rows, each of which takes as long as their product.
+
+        A kernel belongs to a number of rows; batches are padded to multiples of `ROUND_TOKENS_TO`.
+        With more rows than these the product takes ten times as long as building it.
+        """
+        for product, choice in self.choices.items():
+            if choice.shared == "torch":
+                continue
+            num_in = self.backbone.products[0, product].weight.shape[1]
+            for rows in range(ROUND_TOKENS_TO, WARM_UP_TOKENS + 1, ROUND_TOKENS_TO):
+                self._linears[0, product](torch.zeros(rows, num_in, dtype=self._dtype))
 
     def break_even_rows(self, layer: int, product: Product, delta: SparseWeights) -> int:
         """Return from how many rows on a sparse change is better patched into the weight."""

@@ -163,7 +163,9 @@ class Engine:
     def _build_encoder(self, precision: Precision, figures: MachineFigures) -> Encoder:
         torch.set_num_threads(1)
         with torch.inference_mode():
-            return Encoder(self.backbone, precision, figures)
+            encoder = Encoder(self.backbone, precision, figures)
+            encoder.warm_up()
+            return encoder
 
     def _run_slice(
         self, rows: Sequence[EngineRow], numbers: Sequence[int]

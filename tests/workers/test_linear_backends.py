@@ -1,13 +1,16 @@
 """The back end that runs the shared products: the fastest that is also right."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from workers import linear_backends
-from workers.linear_backends import choose
+from workers.backbone import PRODUCTS, Product
+from workers.engine import Engine
+from workers.linear_backends import Linear, choose
 from workers.machine_figures import MachineFigures
 
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
@@ -85,3 +88,31 @@ def test_a_back_end_that_is_gone_is_not_taken_from_old_figures(
     choice = choose(*random_linear(40, 24), figures)
 
     assert (choice.shared, choice.unpacked) == ("torch", "torch")
+
+
+def test_kernels_of_few_rows_are_built_before_the_first_query(
+    small_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every row count that a batch of up to 256 tokens is padded to, where oneDNN multiplies."""
+    encoder = small_engine.encoders["float32"]
+    rows: dict[Product, list[int]] = {product: [] for product in PRODUCTS}
+
+    def counted(product: Product, linear: Linear) -> Linear:
+        def run(x: torch.Tensor) -> torch.Tensor:
+            rows[product].append(len(x))
+            return linear(x)
+
+        return run
+
+    for product in PRODUCTS:
+        linear = counted(product, encoder._linears[0, product])
+        monkeypatch.setitem(encoder._linears, (0, product), linear)
+    choices = {product: encoder.choices[product] for product in PRODUCTS}
+    choices["qkv"] = replace(choices["qkv"], shared="onednn-packed")
+    choices["ffn_input"] = replace(choices["ffn_input"], shared="torch")
+    monkeypatch.setattr(encoder, "choices", choices)
+
+    encoder.warm_up()
+
+    assert rows["qkv"] == [*range(16, 257, 16)]
+    assert rows["ffn_input"] == []
