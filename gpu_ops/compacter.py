@@ -20,7 +20,7 @@ class KroneckerFactors(NamedTuple):
     """Shape (n, rank, out / n), likewise. None: `left` has the whole blocks."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class CompacterWeights:
     """One task's adapter at one place, in factors."""
 

@@ -19,7 +19,7 @@ class NormWeights(NamedTuple):
     """Beta, shape (hidden,)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class NormDeltas:
     """What a task adds to the parameters of one LayerNorm; None adds nothing."""
 

@@ -24,7 +24,7 @@ class UpFactor(NamedTuple):
     """Over the product's input; multiplies what is added (UniPELT)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class LowRankFactors:
     """One task's update of one weight matrix."""
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from gpu_ops.spans import Span
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class SparseWeights:
     """One task's changes of one weight matrix [out, in]."""
 

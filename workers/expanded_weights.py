@@ -3,14 +3,15 @@
 A mask in memory is positions alone; its values are the backbone's. A Compacter is the factors of
 its projections. Vectors and low-rank factors are float16, LayerNorms differences. To expand them
 takes a part of the time of a short row, a good one for the first two, so what the tasks in use
-expand to is kept, within a budget. Large matrices of adapters and dense deltas are converted each
+expand to is kept, within a budget, while the tasks are in memory. Large matrices of adapters and dense deltas are converted each
 time: that takes little beside what is done with them.
 """
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 
@@ -42,9 +43,10 @@ class ExpandedWeights:
         """
         self._dtype = dtype
         self._limit_bytes = limit_bytes
-        self._lock = threading.Lock()
-        # The one used longest ago first. A key keeps its weights alive, so ids are never reused.
-        self._kept: OrderedDict[object, object] = OrderedDict()
+        # What leaves memory may do so while this thread holds the lock.
+        self._lock = threading.RLock()
+        self._kept: OrderedDict[int, _Kept] = OrderedDict()
+        """By the id of what is held; the one used longest ago first."""
         self._num_bytes = 0
 
     def values(self, delta: SparseWeights, weight: torch.Tensor) -> torch.Tensor:
@@ -89,20 +91,37 @@ class ExpandedWeights:
         return self._expanded(prefix, lambda: PrefixStates(*(s.to(dtype) for s in states)))
 
     def _expanded(self, held: object, expand: Callable[[], _Expanded]) -> _Expanded:
+        key = id(held)
         with self._lock:
-            kept = self._kept.get(held)
+            kept = self._kept.get(key)
             if kept is not None:
-                self._kept.move_to_end(held)
-                return cast(_Expanded, kept)
+                self._kept.move_to_end(key)
+                return cast(_Expanded, kept.expanded)
         expanded = expand()
+        # When a task leaves memory, what was made of it does: only then may an id come again.
+        of_held = weakref.ref(held, lambda _: self._forget(key))
+        made = _Kept(of_held, expanded, _num_bytes(expanded))
         with self._lock:
-            if held not in self._kept:
-                self._kept[held] = expanded
-                self._num_bytes += _num_bytes(expanded)
+            if key not in self._kept:
+                self._kept[key] = made
+                self._num_bytes += made.num_bytes
             while self._num_bytes > self._limit_bytes:
                 _, oldest = self._kept.popitem(last=False)
-                self._num_bytes -= _num_bytes(oldest)
+                self._num_bytes -= oldest.num_bytes
         return expanded
+
+    def _forget(self, key: int) -> None:
+        with self._lock:
+            kept = self._kept.pop(key, None)
+            if kept is not None:
+                self._num_bytes -= kept.num_bytes
+
+
+class _Kept(NamedTuple):
+    of_held: "weakref.ref[object]"
+    """Lives as long as the entry, and tells when what was expanded is gone."""
+    expanded: object
+    num_bytes: int
 
 
 def _converted(factors: LowRankFactors, dtype: torch.dtype) -> LowRankFactors:

@@ -85,7 +85,7 @@ class ProductOps:
     sublayer_adapter: SublayerAdapter | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class PrefixOps:
     """One task's prefix at one layer."""
 

@@ -1,5 +1,7 @@
 """What weights are expanded to: done again only where it was not kept."""
 
+import weakref
+
 import torch
 
 from gpu_ops.bottleneck import BottleneckWeights
@@ -76,3 +78,17 @@ def test_an_adapter_that_is_whole_is_not_copied() -> None:
     adapter = BottleneckWeights(one, one, one, one, "relu")
 
     assert ExpandedWeights(torch.float32, limit_bytes=0).adapter(adapter) is adapter
+
+
+def test_what_leaves_memory_takes_along_what_was_made_of_it() -> None:
+    """A task that was evicted keeps nothing here, and room is there for another."""
+    expanded = ExpandedWeights(torch.float32, limit_bytes=2 * NUM_BYTES)
+    leaving, staying = mask(0), mask(1)
+    of_leaving = weakref.ref(expanded.values(leaving, WEIGHT))
+    of_staying = expanded.values(staying, WEIGHT)
+
+    del leaving
+
+    assert of_leaving() is None
+    expanded.values(mask(2), WEIGHT)
+    assert expanded.values(staying, WEIGHT) is of_staying
