@@ -3,8 +3,8 @@
 A mask in memory is positions alone; its values are the backbone's. A Compacter is the factors of
 its projections. Vectors and low-rank factors are float16, LayerNorms differences. To expand them
 takes a part of the time of a short row, a good one for the first two, so what the tasks in use
-expand to is kept, within a budget, while the tasks are in memory. Large matrices of adapters and dense deltas are converted each
-time: that takes little beside what is done with them.
+expand to is kept, within a budget, while the tasks are in memory. Large matrices of adapters and
+dense deltas are converted each time: that takes little beside what is done with them.
 """
 
 import threading
