@@ -40,10 +40,11 @@ from workers.backbone import PRODUCTS, SITES_OF, Backbone, Product
 from workers.expanded_weights import ExpandedWeights
 from workers.linear_backends import Linear, LinearChoice, choose
 from workers.machine_figures import MachineFigures
+from workers.merged_weights import MergedWeights
 from workers.packed_batch import ROUND_TOKENS_TO, PackedBatch
 from workers.precision import Precision
 from workers.relative_attention import RelativeBias
-from workers.sparse_policy import SharedProduct, SparsePolicy
+from workers.sparse_policy import BreakEvens, SharedProduct, SparsePolicy
 from workers.task_ops import ProductOps
 from workers.task_products import bottleneck_products, low_rank_products
 from workers.torch_dtypes import TORCH_DTYPES
@@ -61,13 +62,20 @@ Active = Sequence[tuple[Span, ProductOps]]
 class Encoder:
     """The backbone with the back ends that are fastest on this machine."""
 
-    def __init__(self, backbone: Backbone, precision: Precision, figures: MachineFigures) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        precision: Precision,
+        figures: MachineFigures,
+        merged: MergedWeights,
+    ) -> None:
         """Choose the back ends.
 
         Args:
             backbone: The shared weights.
             precision: What to compute in.
             figures: Those of this machine; what is not among them is measured.
+            merged: Keeps the weights of the sparse changes that are used most.
         """
         self.backbone = backbone
         self._dtype = dtype = TORCH_DTYPES[precision]
@@ -94,12 +102,14 @@ class Encoder:
                     self._biases[0, product],
                     self._linears[0, product],
                     self.choices[product].unpacked_linear,
+                    self.choices[product].us_per_row[self.choices[product].shared],
                 )
                 for product in PRODUCTS
             ),
             figures,
         )
         self._expanded = ExpandedWeights(dtype)
+        self._merged = merged
         self.low_rank_products: dict[Product, TaskProducts] = {
             product: low_rank_products(
                 backbone.products[0, product].weight.to(dtype),
@@ -134,10 +144,10 @@ class Encoder:
             for rows in range(ROUND_TOKENS_TO, WARM_UP_TOKENS + 1, ROUND_TOKENS_TO):
                 self._linears[0, product](torch.zeros(rows, num_in, dtype=self._dtype))
 
-    def break_even_rows(self, layer: int, product: Product, delta: SparseWeights) -> int:
-        """Return from how many rows on a sparse change is better patched into the weight."""
+    def break_evens(self, layer: int, product: Product, delta: SparseWeights) -> BreakEvens:
+        """Return from how many rows on a sparse change is better in a copy of the weight."""
         shape = self.backbone.products[layer, product].weight.shape
-        return self._sparse_policy.break_even_rows(delta, shape)
+        return self._sparse_policy.break_evens(delta, shape)
 
     def encode(self, batch: PackedBatch) -> torch.Tensor:
         """Return the last layer's hidden states, shape (num_tokens, hidden), float32."""
@@ -262,17 +272,16 @@ class Encoder:
     def _shared_and_changed(
         self, layer: int, product: Product, x: torch.Tensor, active: Active
     ) -> torch.Tensor:
-        """Multiply, with changes of the weight beside the shared product or patched into it."""
-        patched: list[tuple[Span, ProductOps]] = []
+        """Multiply, with changes of the weight beside the shared product or in a copy of it."""
+        changed: list[tuple[Span, Linear]] = []
         beside: list[tuple[Span, SparseWeights]] = []
         for span, ops in active:
-            if ops.dense is not None or (
-                ops.sparse is not None and span.num_rows >= ops.sparse.patch_from_rows
-            ):
-                patched.append((span, ops))
+            linear = self._changed_linear(layer, product, span.num_rows, ops)
+            if linear is not None:
+                changed.append((span, linear))
             elif ops.sparse is not None:
                 beside.append((span, ops.sparse.weights))
-        y = self._with_patches(layer, product, x, patched)
+        y = self._by_spans(self._linears[layer, product], x, changed)
         weight = self.backbone.products[layer, product].weight
         add_sparse_delta_(
             y,
@@ -283,33 +292,52 @@ class Encoder:
         )
         return y
 
-    def _with_patches(
-        self,
-        layer: int,
-        product: Product,
-        x: torch.Tensor,
-        patched: Active,
+    def _changed_linear(
+        self, layer: int, product: Product, num_rows: int, ops: ProductOps
+    ) -> Linear | None:
+        """Return the product with a task's own weight, or None if it has none or needs none."""
+        choice, shared = self.choices[product], self.backbone.products[layer, product]
+        bias, sparse = self._biases[layer, product], ops.sparse
+        if sparse is not None and ops.dense is None:
+            if num_rows >= sparse.keep_from_rows:
+                kept = self._merged.product_of(
+                    sparse,
+                    shared.weight.numel() * self._dtype.itemsize,
+                    lambda: choice.shared_linear(self._changed_weight(shared.weight, ops), bias),
+                )
+                if kept is not None:
+                    return kept
+            if num_rows < sparse.patch_from_rows:
+                return None
+        elif ops.dense is None:
+            return None
+        multiply = choice.unpacked_linear.op
+        return lambda x: multiply(x, self._changed_weight(shared.weight, ops), bias)
+
+    def _changed_weight(self, shared: torch.Tensor, ops: ProductOps) -> torch.Tensor:
+        """Return a copy of the shared weight with a task's changes, rounded once."""
+        copy = torch.empty_like(shared)
+        if ops.sparse is not None:
+            patch_weight(shared, ops.sparse.weights, copy)
+        else:
+            copy.copy_(shared)
+        if ops.dense is not None:
+            copy.add_(ops.dense)
+        return copy.to(self._dtype)
+
+    @staticmethod
+    def _by_spans(
+        linear: Linear, x: torch.Tensor, changed: Sequence[tuple[Span, Linear]]
     ) -> torch.Tensor:
-        """Multiply the given spans by patched copies of the weight, the rest by the shared one."""
-        linear = self._linears[layer, product]
-        if not patched:
+        """Multiply the given spans by weights of their own, the rest by the shared one."""
+        if not changed:
             return linear(x)
-        shared = self.backbone.products[layer, product]
-        multiply = self.choices[product].unpacked_linear.op
-        bias = self._biases[layer, product]
-        copy = torch.empty_like(shared.weight)
         parts: list[torch.Tensor] = []
         done = 0
-        for (start, end), ops in patched:
+        for (start, end), own in changed:
             if start > done:
                 parts.append(linear(x[done:start]))
-            if ops.sparse is not None:
-                patch_weight(shared.weight, ops.sparse.weights, copy)
-            else:
-                copy.copy_(shared.weight)
-            if ops.dense is not None:
-                copy.add_(ops.dense)
-            parts.append(multiply(x[start:end], copy.to(self._dtype), bias))
+            parts.append(own(x[start:end]))
             done = end
         if done < len(x):
             parts.append(linear(x[done:]))

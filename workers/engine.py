@@ -24,6 +24,7 @@ from workers.cores import available_cores
 from workers.encoder import Encoder
 from workers.loaded_task import LoadedTask
 from workers.machine_figures import MachineFigures
+from workers.merged_weights import MergedWeights
 from workers.packed_batch import (
     EngineRow,
     PackedBatch,
@@ -52,6 +53,7 @@ class Engine:
         *,
         precisions: Sequence[Precision] = ("float32",),
         figures_file: Path | None = None,
+        merged_bytes: int = 0,
     ) -> None:
         """Choose the back ends, measuring what was not measured yet, and start the compute threads.
 
@@ -60,12 +62,14 @@ class Engine:
             threads: How many cores to use; None is every core this process may run on.
             precisions: What rows can be computed in, at least one; each takes weights of its own.
             figures_file: Where this machine's figures are kept. None: they are measured anew.
+            merged_bytes: Memory for weights with the sparse changes in them that are used most.
         """
         tune_process()
         self.backbone = backbone
         self.num_threads = threads or available_cores()
         self._pool = ThreadPoolExecutor(self.num_threads, thread_name_prefix="engine")
         figures = MachineFigures(figures_file)
+        self.merged = MergedWeights(merged_bytes)
         self.encoders: Mapping[Precision, Encoder] = {
             precision: self._pool.submit(self._build_encoder, precision, figures).result()
             for precision in precisions
@@ -163,7 +167,7 @@ class Engine:
     def _build_encoder(self, precision: Precision, figures: MachineFigures) -> Encoder:
         torch.set_num_threads(1)
         with torch.inference_mode():
-            encoder = Encoder(self.backbone, precision, figures)
+            encoder = Encoder(self.backbone, precision, figures, self.merged)
             encoder.warm_up()
             return encoder
 
@@ -184,8 +188,7 @@ def _with_break_evens(ops: TaskOps, encoder: Encoder) -> TaskOps:
     for (layer, product), at_product in ops.products.items():
         if at_product.sparse is not None:
             weights = at_product.sparse.weights
-            rows = encoder.break_even_rows(layer, product, weights)
-            change = SparseChange(weights, patch_from_rows=rows)
+            change = SparseChange(weights, *encoder.break_evens(layer, product, weights))
             products[layer, product] = replace(at_product, sparse=change)
     return replace(ops, products=products)
 

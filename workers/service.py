@@ -47,6 +47,7 @@ def run_worker(
     threads: int | None,
     precision: PrecisionChoice,
     figures_file: Path,
+    merged_bytes: int,
     task_memory_bytes: int,
     pinned_tasks: Collection[str],
     recent_tasks_file: Path,
@@ -71,6 +72,7 @@ def run_worker(
         threads=threads,
         precisions=precisions_of(precision),
         figures_file=figures_file,
+        merged_bytes=merged_bytes,
     )
     tasks = TaskManager(
         TaskStore(tasks_dir), engine, level=level, memory_limit_bytes=task_memory_bytes

@@ -1,4 +1,4 @@
-"""From how many rows on a sparse change is cheaper written into a copy of the weight.
+"""From how many rows on a sparse change is cheaper in a copy of the weight than beside it.
 
 A sparse product costs time by the row; a patched copy costs the same for any number of rows, and
 replaces the shared product instead of adding to it. Where the two meet depends on the processor
@@ -10,6 +10,7 @@ densities tell of all.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -22,7 +23,7 @@ from gpu_ops.sparse_delta import (
     sparse_weights,
 )
 from workers.backbone import LinearWeights
-from workers.break_even import Gains
+from workers.break_even import FEW_ROWS, MANY_ROWS, Gains
 from workers.linear_backends import Linear, UnpackedLinear
 from workers.machine_figures import MachineFigures
 from workers.torch_dtypes import dtype_name
@@ -44,14 +45,26 @@ class SharedProduct:
     """The product with both."""
     unpacked: UnpackedLinear
     """The product with a patched copy."""
+    us_per_row: float
+    """What a row costs among many in the shared product, microseconds."""
+
+
+class BreakEvens(NamedTuple):
+    """From how many rows on another way is faster than a sparse product beside the shared one."""
+
+    patch_from_rows: int
+    """A copy of the weight, patched for this use."""
+    keep_from_rows: int
+    """A copy that was patched before."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """By how much the patched copy was faster at one density."""
+    """By how much copies were faster at one density."""
 
     num_changed: int
-    gains: Gains
+    patched: Gains
+    kept: Gains
 
 
 class SparsePolicy:
@@ -72,8 +85,8 @@ class SparsePolicy:
                     for density in _DENSITIES
                 ]
 
-    def break_even_rows(self, delta: SparseWeights, shape: torch.Size) -> int:
-        """Return the number of rows from which a patched copy is the faster way.
+    def break_evens(self, delta: SparseWeights, shape: torch.Size) -> BreakEvens:
+        """Return the numbers of rows from which copies are the faster way.
 
         Args:
             delta: A change.
@@ -81,11 +94,15 @@ class SparsePolicy:
         """
         thin, dense = self._measured[shape, delta.values is None]
         share = (delta.num_changed - thin.num_changed) / (dense.num_changed - thin.num_changed)
-        between = [
-            at_thin + share * (at_dense - at_thin)
-            for at_thin, at_dense in zip(thin.gains, dense.gains, strict=True)
-        ]
-        return Gains(*between).break_even_rows()
+        return BreakEvens(
+            _between(thin.patched, dense.patched, share).break_even_rows(),
+            _between(thin.kept, dense.kept, share).break_even_rows(),
+        )
+
+
+def _between(thin: Gains, dense: Gains, share: float) -> Gains:
+    pairs = zip(thin, dense, strict=True)
+    return Gains(*(at_thin + share * (at_dense - at_thin) for at_thin, at_dense in pairs))
 
 
 def _measured(
@@ -94,12 +111,12 @@ def _measured(
     weight = product.weights.weight
     delta = _change(weight, density, is_dropped)
     what, (num_out, num_in) = "drop" if is_dropped else "change", weight.shape
-    name = (
-        f"{what} {density:g} of {num_out}x{num_in} {dtype_name(product.bias.dtype)} "
-        f"{product.unpacked.backend}"
+    name = f"{what} {density:g} of {num_out}x{num_in} {dtype_name(product.bias.dtype)}"
+    patched = figures.measured(
+        f"{name} {product.unpacked.backend}", lambda: _gains_of_patching(product, delta)._asdict()
     )
-    found = figures.measured(name, lambda: _measure(product, delta)._asdict())
-    return _Measured(delta.num_changed, Gains.of(found))
+    kept = figures.measured(f"{name} kept", lambda: _gains_of_keeping(product, delta)._asdict())
+    return _Measured(delta.num_changed, Gains.of(patched), Gains.of(kept))
 
 
 def _change(weight: torch.Tensor, density: float, is_dropped: bool) -> SparseWeights:
@@ -111,7 +128,7 @@ def _change(weight: torch.Tensor, density: float, is_dropped: bool) -> SparseWei
     return sparse_weights(flat_indices.to(torch.int32), values, (num_out, num_in))
 
 
-def _measure(product: SharedProduct, delta: SparseWeights) -> Gains:
+def _gains_of_patching(product: SharedProduct, delta: SparseWeights) -> Gains:
     weight, bias = product.weights.weight, product.bias
     values = changed_values(delta, weight)
 
@@ -123,3 +140,19 @@ def _measure(product: SharedProduct, delta: SparseWeights) -> Gains:
         product.unpacked.op(x, copy.to(bias.dtype), bias)
 
     return gains_us(beside, patched, weight.shape[1], bias.dtype)
+
+
+def _gains_of_keeping(product: SharedProduct, delta: SparseWeights) -> Gains:
+    """Measure a product of the task's own rows, which then leave the shared one."""
+    weight, bias = product.weights.weight, product.bias
+    values = changed_values(delta, weight)
+    outputs = torch.zeros(MANY_ROWS, weight.shape[0], dtype=bias.dtype)
+
+    def beside(x: torch.Tensor) -> None:
+        add_sparse_delta_(outputs[: len(x)], x, [Span(0, len(x))], [delta], [values])
+
+    gains = gains_us(beside, product.linear, weight.shape[1], bias.dtype)
+    return Gains(
+        gains.few_rows_us + FEW_ROWS * product.us_per_row,
+        gains.many_rows_us + MANY_ROWS * product.us_per_row,
+    )

@@ -57,13 +57,15 @@ from workers.task_tensors import (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class SparseChange:
     """A sparse change and how it is best applied."""
 
     weights: SparseWeights
     patch_from_rows: int = NEVER
     """From how many rows on it is written into a copy of the shared weight."""
+    keep_from_rows: int = NEVER
+    """From how many rows on such a copy is used that is there already."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

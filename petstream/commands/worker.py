@@ -33,6 +33,11 @@ def worker(
         "processor has it, it is the faster one, and the task passed `tasks compare`.",
     ),
     memory_mib: int = typer.Option(1024, min=16, help="Memory for the weights of loaded tasks."),
+    merged_mib: int = typer.Option(
+        128,
+        min=0,
+        help="Memory for whole weights of the masks and diffs that are asked for most; 0: none.",
+    ),
     pin: list[str] = typer.Option(
         [], metavar="NAME", help="A task that is loaded at the start and never evicted; repeatable."
     ),
@@ -69,6 +74,7 @@ def worker(
         slot=slot,
         threads=threads,
         precision=dtype or settings.dtype,
+        merged_bytes=merged_mib << 20,
         figures_file=settings.state_dir / FILE_NAME,
         task_memory_bytes=memory_mib << 20,
         pinned_tasks=pin,

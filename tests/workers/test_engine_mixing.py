@@ -1,5 +1,6 @@
 """A row's answer is its own: whatever stands beside it, wherever it stands, however it is cut."""
 
+import gc
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -18,11 +19,12 @@ from tests.workers.pets import (
     random_embedding,
     random_task,
 )
-from workers.backbone import Backbone
+from workers.backbone import PRODUCTS, Backbone
 from workers.break_even import NEVER
 from workers.engine import Engine, EngineRow
 from workers.errors import RowError
 from workers.loaded_task import LoadedTask
+from workers.merged_weights import MIN_USES
 
 TOLERANCE = 1e-5
 EMBEDDINGS: dict[str, tuple[str, str, Pooling]] = {
@@ -165,6 +167,39 @@ def test_sparse_changes_agree_on_both_sides_of_the_break_even(
     for one, other, bare in zip(*found, plain, strict=True):
         assert np.abs(one - other).max() < TOLERANCE
         assert np.abs(one - bare).max() > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("variant", ["mask", "diff"])
+def test_weights_that_are_kept_merged_give_the_same(
+    small_engine: Engine, tasks: dict[str, LoadedTask], variant: str
+) -> None:
+    """From its fifth use on, beside tasks whose weights are not kept; both leave together."""
+    products = len(PRODUCTS) * small_engine.backbone.shape.num_layers
+    engine = Engine(small_engine.backbone, threads=1, merged_bytes=1 << 30)
+    task = keeping_from(random_task(variant, engine.backbone.shape).load(engine), 1)
+    rows = [EngineRow(tasks["lora"], token_ids(7, 20)), EngineRow(task, token_ids(8, 30))]
+    expected = small_engine.run(rows)
+    assert engine.merged.num_bytes == 0
+
+    for _ in range(MIN_USES + 1):
+        found = engine.run(rows)
+
+        assert max(np.abs(a - b).max() for a, b in zip(found, expected, strict=True)) < TOLERANCE
+    assert engine.merged.num_kept == products
+
+    del task, rows
+    gc.collect()
+    assert engine.merged.num_kept == engine.merged.num_bytes == 0
+    engine.close()
+
+
+def keeping_from(task: LoadedTask, rows: int) -> LoadedTask:
+    """Return the task with its sparse changes kept merged from that many rows on."""
+    products = {
+        place: replace(ops, sparse=ops.sparse and replace(ops.sparse, keep_from_rows=rows))
+        for place, ops in task.ops.products.items()
+    }
+    return replace(task, ops=replace(task.ops, products=products))
 
 
 def patching_from(task: LoadedTask, rows: int) -> LoadedTask:

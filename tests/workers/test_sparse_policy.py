@@ -1,6 +1,7 @@
 """From how many rows on a sparse change is patched in: measured at the start, for every density."""
 
 from collections.abc import Callable
+from itertools import cycle
 
 import pytest
 import torch
@@ -28,15 +29,23 @@ def change(num_changed: int, *, is_dropped: bool = False) -> SparseWeights:
 def test_every_density_is_told_from_the_two_that_were_measured(
     monkeypatch: pytest.MonkeyPatch, num_changed: int
 ) -> None:
-    """A change costs 2 us a row for each 10 weights beside the product, 3 us and 40 us patched."""
-    measured = iter((10, 100) * 2)
+    """A change costs 2 us a row for each 10 weights beside the product, 3 us and 40 us patched.
+
+    A copy that is kept costs 40 us, and a row of it 5 us, as among others in the shared product.
+    """
+    measured = iter((10, 10, 100, 100) * 2)
+    is_kept = cycle((False, True))
 
     def gains_us(*_: object) -> Gains:
         size = next(measured)
-        return Gains(gain_us(size, FEW_ROWS), gain_us(size, MANY_ROWS))
+        gain = kept_gain_us if next(is_kept) else gain_us
+        return Gains(gain(size, FEW_ROWS), gain(size, MANY_ROWS))
 
     def gain_us(size: int, rows: int) -> float:
         return 2 * size / 10 * rows - (40 + 3 * size / 10)
+
+    def kept_gain_us(size: int, rows: int) -> float:
+        return 2 * size / 10 * rows - (40 + 5 * rows)
 
     monkeypatch.setattr(sparse_policy, "gains_us", gains_us)
     unpacked = UnpackedLinear("torch", F.linear)
@@ -45,16 +54,17 @@ def test_every_density_is_told_from_the_two_that_were_measured(
     def linear(x: torch.Tensor) -> torch.Tensor:
         return F.linear(x, weights.weight, weights.bias)
 
-    product = SharedProduct(weights, weights.bias, linear, unpacked)
+    product = SharedProduct(weights, weights.bias, linear, unpacked, us_per_row=5.0)
     policy = SparsePolicy([product], MachineFigures())
 
-    rows = policy.break_even_rows(change(num_changed), weights.weight.shape)
+    rows, kept_rows = policy.break_evens(change(num_changed), weights.weight.shape)
 
     expected = 0 if gain_us(num_changed, FEW_ROWS) >= 0 else None
     if expected is None:
         assert gain_us(num_changed, rows + 1) > 0 > gain_us(num_changed, rows - 1)
     else:
         assert rows == expected
+    assert kept_rows == pytest.approx(40 / (2 * num_changed / 10), abs=0.5)
 
 
 @pytest.mark.parametrize("variant", ["mask", "diff"])
