@@ -35,6 +35,8 @@ def add_layer_norm(
     pool: NormPool,
     eps: float,
     kernels: Kernels | None = None,
+    *,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the LayerNorm of x + bias + residual.
 
@@ -47,9 +49,10 @@ def add_layer_norm(
         pool: Whose bias, gamma and beta.
         eps: Added to the variance.
         kernels: Whose; by default CUDA's for CUDA tensors, torch for CPU tensors.
+        out: Where to; may be `x` or `residual`. None: a new tensor.
 
     Returns:
-        Shape (num_rows, hidden).
+        Shape (num_rows, hidden): `out`, if it is given.
 
     Raises:
         TypeError: If a dtype does not fit.
@@ -60,11 +63,12 @@ def add_layer_norm(
     require(pool.shared, (3, width), x.dtype)
     require(pool.params, (None, 3, width), x.dtype)
     require(pool.slots, (num_rows,), torch.int32)
+    out = torch.empty_like(x) if out is None else out
+    require(out, (num_rows, width), x.dtype)
     found = kernels_for(x, kernels)
     if found is None:
-        return _reference(x, residual, pool, eps)
-    require_packs(x, residual, pool.shared, pool.params)
-    out = torch.empty_like(x)
+        return out.copy_(_reference(x, residual, pool, eps))
+    require_packs(out, x, residual, pool.shared, pool.params)
     launch(
         found,
         FILE,

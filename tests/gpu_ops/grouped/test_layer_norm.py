@@ -41,6 +41,23 @@ def test_kernel_is_its_reference(
     assert_same(found, expected)
 
 
+@pytest.mark.parametrize("place", ["x", "residual"])
+def test_it_may_write_where_it_reads(backend: Backend, dtype: torch.dtype, place: str) -> None:
+    """And returns what it wrote to."""
+    tensors = {name: normal(33, 520, seed=3, dtype=dtype) for name in ("x", "residual")}
+    pool = pool_of(33, 520, dtype)
+    expected = add_layer_norm(tensors["x"], tensors["residual"], pool, EPS)
+    there = {name: backend.put(tensor) for name, tensor in tensors.items()}
+    own_pool = NormPool(*map(backend.put, pool))
+
+    found = add_layer_norm(
+        there["x"], there["residual"], own_pool, EPS, backend.kernels, out=there[place]
+    )
+
+    assert found is there[place]
+    assert_same(found, expected)
+
+
 def test_reference_is_the_op_by_spans() -> None:
     """With the bias added before."""
     x, residual = (normal(33, 136, seed=seed, dtype=torch.float32) for seed in (3, 4))
