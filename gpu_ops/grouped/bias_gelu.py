@@ -4,6 +4,7 @@ A task's bias here replaces the shared one, as in PetS's code: the sum is made w
 loaded, so that BitFit (Y_t = XW + b + b_t: PetS, section 4) costs what the plain backbone costs.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from gpu_ops.grouped.kernel_file import KernelFile, Kernels
 from gpu_ops.grouped.launch import div_ceil, kernels_for, launch, require, require_packs
+from gpu_ops.grouped.operator_schedule import Work
 
 FILE = KernelFile(
     "bias_gelu",
@@ -22,6 +24,8 @@ FILE = KernelFile(
     ),
 )
 THREADS = 128
+GELU_FLOPS = 5
+"""Half of x, x over the root of two, its error function, one more, and their product."""
 
 
 class RowVectors(NamedTuple):
@@ -87,6 +91,20 @@ def bias_gelu_(
             np.int32(width),
         ],
     )
+
+
+def bias_gelu_work(
+    task_rows: Sequence[int], width: int, element_bytes: int, *, gelu: bool, is_scaled: bool
+) -> Work:
+    """Return what `bias_gelu_` does for the rows of each task.
+
+    An addition to an element, GELU's operations and a product where asked; y is read and written, a
+    bias and a scale read for each task.
+    """
+    per_element = 1 + GELU_FLOPS * gelu + is_scaled
+    elements = sum(task_rows) * width
+    vectors = len(task_rows) * width * (1 + is_scaled)
+    return Work(per_element * elements, (2 * elements + vectors) * element_bytes)
 
 
 def _reference_(

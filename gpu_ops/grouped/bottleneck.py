@@ -1,13 +1,16 @@
 """Bottleneck adapters (Houlsby et al. 2019, section 2.1) of all tasks at once."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from gpu_ops.grouped.bias_gelu import GELU_FLOPS
 from gpu_ops.grouped.kernel_file import KernelFile, Kernels
 from gpu_ops.grouped.launch import div_ceil, kernels_for, launch, require, require_packs
+from gpu_ops.grouped.operator_schedule import Work
 from gpu_ops.grouped.segments import TILE_ROWS, TileTable, listed
 from gpu_ops.grouped.tiles import TILE_COLUMNS, TILE_THREADS, require_tiles
 
@@ -86,6 +89,27 @@ def add_bottleneck_(
         TILE_THREADS,
         [h, inner, pool.up_weight, pool.up_bias, tiles.entries, *sizes],
     )
+
+
+def bottleneck_work(
+    task_rows: Sequence[int], hidden: int, bottleneck: int, element_bytes: int
+) -> Work:
+    """Return what `add_bottleneck_` does for the rows of each task.
+
+    Down: a product, bias and activation, counted as GELU's; h is read, the bottleneck written.
+    Up: a product, bias and residual; the bottleneck is read, h read and written. An adapter is read
+    once for each task.
+
+    Args:
+        task_rows: Of each task.
+        hidden: Size of h.
+        bottleneck: Of the pool: kernels multiply the zeros of narrower ones too.
+        element_bytes: Of the dtype.
+    """
+    rows = sum(task_rows)
+    flops = rows * bottleneck * (2 * hidden + 1 + GELU_FLOPS) + rows * hidden * (2 * bottleneck + 2)
+    adapters = len(task_rows) * (2 * hidden * bottleneck + hidden + bottleneck)
+    return Work(flops, (rows * (3 * hidden + 2 * bottleneck) + adapters) * element_bytes)
 
 
 def _reference_(h: torch.Tensor, pool: BottleneckPool, tiles: TileTable) -> None:

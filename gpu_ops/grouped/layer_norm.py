@@ -4,6 +4,7 @@ PetS runs this epilogue once per task (section 4: BitFit and diff pruning have L
 own); with a slot per row it is one pass for all.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +13,14 @@ from torch.nn import functional as F
 
 from gpu_ops.grouped.kernel_file import KernelFile, Kernels
 from gpu_ops.grouped.launch import div_ceil, kernels_for, launch, require, require_packs
+from gpu_ops.grouped.operator_schedule import Work
 
 FILE = KernelFile("layer_norm", ("layer_norm<{T}>",))
 WARPS = 4
 """Rows of a block."""
+NORM_FLOPS = 10
+"""Of an element: bias, residual; its part of the mean; deviation, square, its part of the variance;
+and deviation again, divided, times gamma, plus beta."""
 
 
 class NormPool(NamedTuple):
@@ -90,6 +95,17 @@ def add_layer_norm(
         shared_bytes=WARPS * width * 4,
     )
     return out
+
+
+def layer_norm_work(task_rows: Sequence[int], width: int, element_bytes: int) -> Work:
+    """Return what `add_layer_norm` does for the rows of each task.
+
+    Ten operations to an element, what is done once to a row left out; x and residual are read, the
+    result written, and bias, gamma and beta read for each task.
+    """
+    elements = sum(task_rows) * width
+    num_values = 3 * elements + 3 * len(task_rows) * width
+    return Work(NORM_FLOPS * elements, num_values * element_bytes)
 
 
 def _reference(x: torch.Tensor, residual: torch.Tensor, pool: NormPool, eps: float) -> torch.Tensor:

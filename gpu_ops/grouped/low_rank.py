@@ -4,7 +4,7 @@ Two regimes, named by Punica (Chen et al. 2024, section 4): by rows, where tasks
 (BGMV), and by tiles of rows that share their task's weight (SGMV).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 
 from gpu_ops.grouped.kernel_file import KernelFile, Kernels
 from gpu_ops.grouped.launch import div_ceil, kernels_for, launch, require, require_packs
+from gpu_ops.grouped.operator_schedule import Work
 from gpu_ops.grouped.segments import NO_SLOT, TILE_ROWS, Segment, TileTable, listed
 from gpu_ops.grouped.tiles import TILE_COLUMNS, TILE_THREADS, require_tiles
 from gpu_ops.spans import Span
@@ -123,6 +124,35 @@ def add_low_rank_(
         THREADS,
         [y, inner, pool.up, groups, np.int32(rank), np.int32(blocks), np.int32(num_out)],
     )
+
+
+def low_rank_work(
+    task_rows: Sequence[int],
+    num_in: int,
+    num_out: int,
+    rank: int,
+    blocks: int,
+    element_bytes: int,
+) -> Work:
+    """Return what `add_low_rank_` does for the rows of each task.
+
+    Shrink: a product with all ranks of all blocks; x is read, the ranks written. Expand: of each
+    output a product with its block's ranks and an addition; the ranks are read, y read and written.
+    A task's factors are read once.
+
+    Args:
+        task_rows: Of each task.
+        num_in: Of the product.
+        num_out: Of the product.
+        rank: Of a block in the pool: kernels multiply the zeros of smaller ranks too.
+        blocks: Of outputs.
+        element_bytes: Of the dtype.
+    """
+    rows, ranks = sum(task_rows), blocks * rank
+    flops = 2 * rows * num_in * ranks + rows * num_out * (2 * rank + 1)
+    factors = len(task_rows) * (num_in * ranks + num_out * rank)
+    num_values = rows * (num_in + 2 * ranks + 2 * num_out) + factors
+    return Work(flops, num_values * element_bytes)
 
 
 def _reference_(

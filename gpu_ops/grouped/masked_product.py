@@ -5,11 +5,14 @@ this replaces the product: the weight, read once for all tasks, is masked on its
 tensor cores. `sparse_delta` does what PetS does, for few rows.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from gpu_ops.grouped.kernel_file import KernelFile, Kernels
 from gpu_ops.grouped.launch import div_ceil, kernels_for, launch, require, require_packs
+from gpu_ops.grouped.operator_schedule import Work
 from gpu_ops.grouped.segments import TILE_ROWS, TileTable, listed
 from gpu_ops.grouped.tiles import TILE_COLUMNS, TILE_THREADS, require_tiles
 
@@ -80,3 +83,17 @@ def masked_product_(
         TILE_THREADS,
         [y, x, weight, kept, tiles.entries, np.int32(num_out), np.int32(num_in)],
     )
+
+
+def masked_product_work(
+    task_rows: Sequence[int], num_in: int, num_out: int, element_bytes: int
+) -> Work:
+    """Return what `masked_product_` does for the rows of each task.
+
+    A dense product, dropped weights included; x is read, y written, the shared weight read once for
+    all tasks, and a bit to a weight for each.
+    """
+    rows, num_weights = sum(task_rows), num_in * num_out
+    num_values = rows * (num_in + num_out) + num_weights
+    mask_bytes = len(task_rows) * num_weights // 8
+    return Work(2 * rows * num_weights, num_values * element_bytes + mask_bytes)

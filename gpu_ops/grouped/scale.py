@@ -1,11 +1,14 @@
 """Task scales: IA3 (Liu et al. 2022, equations 1 and 2 of section 3.3), for all tasks at once."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from gpu_ops.grouped.bias_gelu import RowVectors
 from gpu_ops.grouped.kernel_file import KernelFile, Kernels
 from gpu_ops.grouped.launch import div_ceil, kernels_for, launch, require, require_packs
+from gpu_ops.grouped.operator_schedule import Work
 
 FILE = KernelFile("scale", ("scale<{T}>",))
 THREADS = 128
@@ -45,3 +48,12 @@ def scale_(y: torch.Tensor, scales: RowVectors, kernels: Kernels | None = None) 
         THREADS,
         [y, scales.vectors, scales.slots, np.int32(width)],
     )
+
+
+def scale_work(task_rows: Sequence[int], width: int, element_bytes: int) -> Work:
+    """Return what `scale_` does for the rows of each task.
+
+    A product to an element; y is read and written, a scale read for each task.
+    """
+    elements = sum(task_rows) * width
+    return Work(elements, (2 * elements + len(task_rows) * width) * element_bytes)

@@ -12,6 +12,7 @@ import torch
 
 from gpu_ops.grouped.kernel_file import KernelFile, Kernels
 from gpu_ops.grouped.launch import div_ceil, kernels_for, launch, require, require_packs
+from gpu_ops.grouped.operator_schedule import Work
 from gpu_ops.grouped.segments import TileTable, listed
 from gpu_ops.grouped.tiles import require_tiles
 from gpu_ops.sparse_delta import SparseWeights, changed_values
@@ -135,6 +136,33 @@ def add_sparse_delta_(
         ],
         shared_bytes=num_in * DELTA_ROWS * x.element_size(),
     )
+
+
+def sparse_delta_work(
+    task_rows: Sequence[int],
+    task_changes: Sequence[int],
+    num_in: int,
+    num_out: int,
+    element_bytes: int,
+) -> Work:
+    """Return what `add_sparse_delta_` does for the rows of each task.
+
+    A multiply-add for each change in each row, and an addition to each output; x is read, y read
+    and written. A task's changes are read once: two bytes to a column, a value, its own or the
+    shared weight's, and four bytes for each output's offset.
+
+    Args:
+        task_rows: Of each task.
+        task_changes: Of each task: how many weights it changes or drops.
+        num_in: Of the product.
+        num_out: Of the product.
+        element_bytes: Of the dtype.
+    """
+    rows, changes = sum(task_rows), sum(task_changes)
+    products = sum(n * c for n, c in zip(task_rows, task_changes, strict=True))
+    row_bytes = rows * (num_in + 2 * num_out) * element_bytes
+    change_bytes = changes * (2 + element_bytes) + len(task_rows) * 4 * (num_out + 1)
+    return Work(2 * products + rows * num_out, row_bytes + change_bytes)
 
 
 def _reference_(
