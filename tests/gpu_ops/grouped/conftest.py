@@ -17,9 +17,18 @@ ORDERS = (0, 1, 7)
     ]
 )
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Each in turn. REQUIRE_GPU=1 makes a missing device a failure, not a skip."""
-    if request.param != "cuda":
-        return emulated_backend(request.param)
+    """Each in turn."""
+    return _cuda() if request.param == "cuda" else emulated_backend(request.param)
+
+
+@pytest.fixture
+def device() -> Backend:
+    """The device alone, for what an emulator cannot show: streams and graphs."""
+    return _cuda()
+
+
+def _cuda() -> Backend:
+    """Skip without a device. REQUIRE_GPU=1 makes a missing device a failure instead."""
     if not torch.cuda.is_available():
         reason = "no CUDA device"
         (pytest.fail if os.environ.get("REQUIRE_GPU") == "1" else pytest.skip)(reason)

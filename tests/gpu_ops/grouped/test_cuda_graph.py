@@ -7,20 +7,12 @@ from gpu_ops.grouped.layer_norm import NormPool, add_layer_norm
 from gpu_ops.grouped.low_rank import LowRankPool, add_low_rank_
 from gpu_ops.grouped.segments import Segment, TileTable, row_slots, tile_entries
 from gpu_ops.spans import Span
-from tests.gpu_ops.grouped.backend import Backend, assert_same, cuda_backend, normal
+from tests.gpu_ops.grouped.backend import Backend, assert_same, normal
 
 ROWS, WIDTH, CAPACITY = 33, 136, 6
 DTYPE = torch.float16
 FIRST = [Segment(Span(0, 33), 1)]
 NEXT = [Segment(Span(0, 5), 2), Segment(Span(5, 6), 0), Segment(Span(9, 30), 1)]
-
-
-@pytest.fixture
-def device() -> Backend:
-    """A CUDA device, or the test is skipped."""
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    return cuda_backend()
 
 
 @pytest.mark.gpu
