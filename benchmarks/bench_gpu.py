@@ -1,10 +1,14 @@
 """The grouped kernels on a CUDA device, against the ways that are there without them.
 
     python benchmarks/bench_gpu.py [--json] [--repeats 20] [--only operators|encoder|peft|ceiling]
+                                   [--schedules grouped grouped-on-streams per-task-on-streams]
+                                   [--streams 2]
 
 - **operators**: each one on a batch of 64 tasks, against torch's operators in a loop over tasks.
-- **encoder**: BERT-base over 64 tasks of 64-token rows: grouped; the loop; the bare backbone;
-  one merged model per task, one after another, each a captured CUDA graph (SeqS).
+- **encoder**: BERT-base over 64 tasks of 64-token rows: by each schedule; the loop; the bare
+  backbone; one merged model per task, one after another, each a captured CUDA graph (SeqS).
+  Schedules are one stream with grouped operators, several streams with grouped operators, and
+  several with one operator per task, as PetS has it; dealt by operational intensity.
 - **peft**: the same LoRA mix through PEFT's `adapter_names`, where PEFT is installed.
 - **ceiling**: the bare backbone's share of what one large matrix product reaches.
 
@@ -19,7 +23,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,20 +38,18 @@ from benchmarks.gpu_encoder import (
     EPS,
     PRODUCTS,
     Draw,
-    GroupedOps,
     Kind,
     Layer,
     LoopOps,
     MergedOps,
     Ops,
     Task,
-    adapter_pool,
-    bare_ops,
     encode,
     equal_rows_attention,
-    low_rank_pool,
     packed_attention,
 )
+from benchmarks.grouped_encoder import ONE_STREAM, GroupedOps, Schedule, bare_ops
+from benchmarks.task_operators import MaskForm, adapter_pool, low_rank_pool
 from gpu_ops.bias import add_bias_
 from gpu_ops.grouped.bias_gelu import RowVectors, bias_gelu_
 from gpu_ops.grouped.bottleneck import add_bottleneck_
@@ -78,6 +80,12 @@ MIXES: Mapping[str, tuple[Kind, ...]] = {
     "masks": ("mask",),
     "lora": ("lora",),
 }
+SCHEDULES: Mapping[str, Callable[[int], Schedule]] = {
+    "grouped": lambda _: ONE_STREAM,
+    "grouped-on-streams": partial(Schedule, "grouped"),
+    "per-task-on-streams": partial(Schedule, "per task"),
+}
+"""What the encoder runs by, given how many streams."""
 FULL_MODEL_MB = 219.0
 """BERT-base in two bytes to a weight, embeddings included."""
 MAX_ERROR = 0.05
@@ -373,20 +381,26 @@ def in_turn(ways: Sequence[Way]) -> Way:
     return run
 
 
-def encoder_rows(repeats: int) -> Iterator[dict[str, Any]]:
-    """Measure the encoder on each mix."""
+def encoder_rows(
+    repeats: int, schedules: Sequence[str], num_streams: int
+) -> Iterator[dict[str, Any]]:
+    """Measure the encoder on each mix, by each schedule."""
+    chosen = {name: SCHEDULES[name](num_streams) for name in schedules}
     draw = Draw(BERT_BASE, "cuda", DTYPE)
     backbone = [draw.layer() for _ in range(BERT_BASE.num_layers)]
     for mix, kinds in MIXES.items():
         for rows in ROWS_PER_TASK if kinds == MIX else ROWS_PER_TASK[:2]:
             tasks = draw_tasks(draw, kinds, rows * ROW_LEN)
-            yield from _encoder_row(mix, EncoderRun(backbone, tasks, rows), rows, repeats)
-            del tasks
+            run = EncoderRun(backbone, tasks, rows)
+            yield from _encoder_row(mix, run, rows, chosen, repeats)
+            del tasks, run
             torch.cuda.empty_cache()
 
 
-def _encoder_row(mix: str, run: EncoderRun, rows: int, repeats: int) -> Iterator[dict[str, Any]]:
-    forms: list[Literal["sparse", "bits"]] = ["sparse", "bits"] if "mask" in mix else ["sparse"]
+def _encoder_row(
+    mix: str, run: EncoderRun, rows: int, schedules: Mapping[str, Schedule], repeats: int
+) -> Iterator[dict[str, Any]]:
+    forms: list[MaskForm] = ["sparse", "bits"] if "mask" in mix else ["sparse"]
     num_tokens = len(run.hidden)
     merged = run.merged_ways()
     expected = torch.cat([way() for way in merged])
@@ -394,21 +408,17 @@ def _encoder_row(mix: str, run: EncoderRun, rows: int, repeats: int) -> Iterator
     bare = bare_ops(run.backbone, num_tokens)
     loop = LoopOps(run.backbone, run.tasks)
     for form in forms:
-        grouped = GroupedOps(run.backbone, run.tasks, num_tokens, mask_as=form)
-        side_by_side = GroupedOps(run.backbone, run.tasks, num_tokens, mask_as=form, num_streams=2)
-        distance = compared(mix, run.run(grouped), expected)
-        compared(f"{mix}, two streams", run.run(side_by_side), expected)
-        ways: dict[str, Way] = {
-            "grouped": captured(partial(run.run, grouped)),
-            "two streams": captured(partial(run.run, side_by_side)),
-            "bare": captured(partial(run.run, bare)),
-            "merged": seqs,
-        }
+        ways: dict[str, Way] = {"bare": captured(partial(run.run, bare)), "merged": seqs}
+        errors = []
+        for name, schedule in schedules.items():
+            ops = GroupedOps(run.backbone, run.tasks, num_tokens, form, schedule)
+            errors.append(compared(f"{mix}, {name}", run.run(ops), expected))
+            ways[name] = captured(partial(run.run, ops))
         if rows == 1:
             compared(f"{mix}, loop", run.run(loop), expected)
             ways["loop"] = partial(run.run, loop)
         times_ms = medians_ms(ways, repeats)
-        ours_ms = min(times_ms["grouped"], times_ms["two streams"])
+        ours_ms = min(times_ms[name] for name in schedules)
         task_bytes = sum(of.num_bytes() for task in run.tasks for of in task.layers) / NUM_TASKS
         yield {
             "part": "encoder",
@@ -417,8 +427,8 @@ def _encoder_row(mix: str, run: EncoderRun, rows: int, repeats: int) -> Iterator
             "tasks": NUM_TASKS,
             "rows_per_task": rows,
             "row_len": ROW_LEN,
-            "grouped_ms": round(times_ms["grouped"], 3),
-            "two_streams_ms": round(times_ms["two streams"], 3),
+            "ms_by_schedule": {name: round(times_ms[name], 3) for name in schedules},
+            "num_streams": max(schedule.num_streams for schedule in schedules.values()),
             "merged_ms": round(times_ms["merged"], 3),
             "tokens_per_s": round(num_tokens / ours_ms * 1000),
             "over_merged_captured": round(times_ms["merged"] / ours_ms, 2),
@@ -427,7 +437,7 @@ def _encoder_row(mix: str, run: EncoderRun, rows: int, repeats: int) -> Iterator
             ),
             "share_of_bare": round(times_ms["bare"] / ours_ms, 3),
             "task_mb": round(task_bytes / 1e6, 2),
-            "error": round(distance, 4),
+            "error": round(max(errors), 4),
         }
 
 
@@ -536,12 +546,15 @@ def goals_of(rows: Sequence[dict[str, Any]]) -> list[Goal]:
     ]
 
 
-PARTS: Mapping[str, Callable[[int], Iterator[dict[str, Any]]]] = {
-    "operators": operator_rows,
-    "encoder": encoder_rows,
-    "peft": peft_rows,
-    "ceiling": ceiling_rows,
-}
+PARTS = ("operators", "encoder", "peft", "ceiling")
+
+
+def rows_of(part: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Measure one part."""
+    if part == "encoder":
+        return encoder_rows(options.repeats, options.schedules, options.streams)
+    rows = {"operators": operator_rows, "peft": peft_rows, "ceiling": ceiling_rows}
+    return rows[part](options.repeats)
 
 
 def main() -> None:
@@ -550,14 +563,18 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--only", choices=PARTS, help="one part of it")
+    parser.add_argument(
+        "--schedules", nargs="+", choices=SCHEDULES, default=list(SCHEDULES), help="of the encoder"
+    )
+    parser.add_argument("--streams", type=int, default=2, help="of a schedule on streams")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("bench_gpu: there is no CUDA device here; the figures need one")
     rows: list[dict[str, Any]] = []
     with torch.inference_mode():
-        for name, part in PARTS.items():
-            if options.only in (None, name):
-                for row in part(options.repeats):
+        for part in PARTS:
+            if options.only in (None, part):
+                for row in rows_of(part, options):
                     rows.append(row)
                     print(json.dumps(row), file=sys.stderr if options.json else sys.stdout)
     if options.json:

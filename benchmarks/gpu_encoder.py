@@ -1,12 +1,11 @@
-"""One encoder for many tasks in three ways: grouped operators, a loop over tasks, merged models.
+"""One encoder for many tasks without grouped operators: a loop over tasks, and merged models.
 
-What `bench_gpu.py` compares. Weights are random; every way computes the same function, which
-`tests/benchmarks/test_gpu_encoder.py` holds them to on the CPU. A layer's parts and the places of
-the tasks' operators are those of `workers/encoder.py`.
+What `bench_gpu.py` compares `grouped_encoder.py` with. Weights are random; every way computes the
+same function, which `tests/benchmarks/test_gpu_encoder.py` holds them to on the CPU. A layer's
+parts and the places of the tasks' operators are those of `workers/encoder.py`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Literal, NamedTuple, Protocol
@@ -20,13 +19,6 @@ import gpu_ops.low_rank
 import gpu_ops.sparse_delta
 from gpu_ops.bias import add_bias_
 from gpu_ops.bottleneck import BottleneckWeights
-from gpu_ops.grouped.bias_gelu import RowVectors, bias_gelu_
-from gpu_ops.grouped.bottleneck import BottleneckPool, add_bottleneck_
-from gpu_ops.grouped.layer_norm import NormPool, add_layer_norm
-from gpu_ops.grouped.low_rank import LowRankPool, add_low_rank_
-from gpu_ops.grouped.masked_product import masked_product_, pack_mask
-from gpu_ops.grouped.segments import Segment, TileTable, row_slots, tile_entries
-from gpu_ops.grouped.sparse_delta import DELTA_ROWS, SparsePool, add_sparse_delta_, sparse_pool
 from gpu_ops.layer_norm import NormWeights
 from gpu_ops.low_rank import LowRankFactors, UpFactor
 from gpu_ops.spans import Span
@@ -43,10 +35,6 @@ BOTTLENECK = 64
 DENSITY: Mapping[str, float] = {"diff": 0.005, "mask": 0.05}
 """Share of the weights that a task changes, or drops (PetS, section 6.1)."""
 EPS = 1e-12
-MANY_ROWS = 32
-"""Tokens of a task from which on large tiles are used."""
-FEW_ROWS = 4
-"""Rows of a task up to which low-rank products go by rows."""
 
 
 class Shape(NamedTuple):
@@ -339,176 +327,3 @@ class LoopOps:
             [span for span, _ in own],
             [norm for _, norm in own],
         )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Place:
-    """The pools at one product of one layer."""
-
-    biases: torch.Tensor
-    norms: torch.Tensor | None
-    shared_norm: torch.Tensor | None
-    low_rank: LowRankPool | None
-    sparse: SparsePool | None
-    kept: torch.Tensor | None
-    adapters: BottleneckPool | None
-
-
-class GroupedOps:
-    """The shared product for all rows, then one launch of each operator for all tasks.
-
-    On two streams, sparse operators and masks, which wait for memory, run beside low ranks and
-    adapters, which multiply: PetS's rule (section 5.3) of dealing operators out by intensity.
-    """
-
-    def __init__(
-        self,
-        backbone: Sequence[Layer],
-        tasks: Sequence[Task],
-        num_tokens: int,
-        mask_as: Literal["bits", "sparse"] = "sparse",
-        num_streams: Literal[1, 2] = 1,
-    ) -> None:
-        self._backbone = backbone
-        self._side: torch.cuda.Stream | None = None
-        if num_streams == 2:
-            self._side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._device = backbone[0].weights["qkv"].device
-        self._num_tokens = num_tokens
-        self._rows = max((task.tokens.num_rows for task in tasks), default=1)
-        has_bits = mask_as == "bits"
-        by_use = {
-            "bias": [task for task in tasks if task.kind in ("bitfit", "diff")],
-            "low_rank": [task for task in tasks if task.kind == "lora"],
-            "adapter": [task for task in tasks if task.kind == "adapter"],
-            "mask": [task for task in tasks if task.kind == "mask" and has_bits],
-            "sparse": [
-                task
-                for task in tasks
-                if task.kind == "diff" or (task.kind == "mask" and not has_bits)
-            ],
-        }
-        tile_rows = 64 if self._rows >= MANY_ROWS else 16
-        self._row_slots = self._slots(by_use["bias"])
-        self._low_rank_groups = (
-            self._slots(by_use["low_rank"])
-            if self._rows <= FEW_ROWS
-            else self._tiles(by_use["low_rank"], tile_rows)
-        )
-        self._adapter_tiles = self._tiles(by_use["adapter"], tile_rows)
-        self._mask_tiles = self._tiles(by_use["mask"], tile_rows)
-        self._sparse_tiles = self._tiles(by_use["sparse"], DELTA_ROWS)
-        self._all_masked = len(by_use["mask"]) == len(tasks) > 0
-        self._places = [
-            {product: self._place(number, product, by_use) for product in PRODUCTS}
-            for number in range(len(backbone))
-        ]
-
-    def product(self, layer: int, product: Product, x: torch.Tensor) -> torch.Tensor:
-        """Run the shared product and the grouped operators; a normed product's bias comes later."""
-        place, shared = self._places[layer][product], self._backbone[layer]
-        weight = shared.weights[product]
-        y = x.new_empty(len(x), len(weight)) if self._all_masked else F.linear(x, weight)
-        with self._beside_dense_ops():
-            if place.kept is not None:
-                masked_product_(y, x, weight, place.kept, self._mask_tiles)
-            if place.sparse is not None:
-                add_sparse_delta_(y, x, weight, place.sparse, self._sparse_tiles)
-        if place.low_rank is not None:
-            add_low_rank_(y, x, place.low_rank, self._low_rank_groups)
-        if place.adapters is not None:
-            add_bottleneck_(y, place.adapters, self._adapter_tiles)
-        if self._side is not None:
-            torch.cuda.current_stream().wait_stream(self._side)
-        if product not in NORMED:
-            biases = RowVectors(place.biases, self._row_slots)
-            bias_gelu_(y, shared.biases[product], biases, gelu=product == "ffn_input")
-        return y
-
-    def norm(
-        self, layer: int, product: Product, x: torch.Tensor, residual: torch.Tensor
-    ) -> torch.Tensor:
-        """Run bias, residual and LayerNorm at once."""
-        place = self._places[layer][product]
-        assert place.norms is not None
-        assert place.shared_norm is not None
-        pool = NormPool(place.shared_norm, place.norms, self._row_slots)
-        return add_layer_norm(x, residual, pool, EPS)
-
-    @contextmanager
-    def _beside_dense_ops(self) -> Iterator[None]:
-        """Run what is inside on the other stream: kinds differ in their rows and do not meet."""
-        if self._side is None:
-            yield
-            return
-        self._side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._side):
-            yield
-
-    def _segments(self, tasks: Sequence[Task]) -> list[Segment]:
-        return [Segment(task.tokens, slot) for slot, task in enumerate(tasks)]
-
-    def _slots(self, tasks: Sequence[Task]) -> torch.Tensor:
-        return row_slots(self._segments(tasks), self._num_tokens).to(self._device)
-
-    def _tiles(self, tasks: Sequence[Task], tile_rows: int) -> TileTable:
-        segments = self._segments(tasks)
-        capacity = sum(-(-task.tokens.num_rows // tile_rows) for task in tasks)
-        return TileTable(tile_entries(segments, tile_rows, capacity).to(self._device), tile_rows)
-
-    def _place(self, number: int, product: Product, by_use: Mapping[str, Sequence[Task]]) -> Place:
-        shared = self._backbone[number]
-        bias = shared.biases[product]
-        own = {use: [task.layers[number] for task in tasks] for use, tasks in by_use.items()}
-        biases = torch.stack([bias, *(bias + of.biases[product] for of in own["bias"])])[1:]
-        norms = shared_norm = None
-        if product in NORMED:
-            gamma, beta = shared.norms[product]
-            shared_norm = torch.stack([bias, gamma, beta])
-            rows = [
-                torch.stack([bias + of.biases[product], *of.norms[product]]) for of in own["bias"]
-            ]
-            norms = torch.stack([shared_norm, *rows])[1:].contiguous()
-        factors = [of.low_rank for of in own["low_rank"] if of.low_rank is not None]
-        deltas = [of.sparse[product] for of in own["sparse"]]
-        drops = [of.sparse[product] for of in own["mask"]]
-        adapters = [of.adapters[product] for of in own["adapter"] if product in of.adapters]
-        return Place(
-            biases.contiguous(),
-            norms,
-            shared_norm,
-            low_rank_pool(factors) if factors and product == "qkv" else None,
-            sparse_pool(deltas, bias.dtype) if deltas else None,
-            _kept(drops, shared.weights[product]) if drops else None,
-            adapter_pool(adapters, bias) if adapters else None,
-        )
-
-
-def low_rank_pool(factors: Sequence[LowRankFactors]) -> LowRankPool:
-    """Put tasks' updates into a pool, the first in slot 0."""
-    ups = [torch.cat([up.weight for up in one.ups]) for one in factors]
-    return LowRankPool(torch.stack([one.down for one in factors]), torch.stack(ups))
-
-
-def _kept(drops: Sequence[SparseWeights], weight: torch.Tensor) -> torch.Tensor:
-    ones = torch.ones_like(weight)
-    packed = [pack_mask(patch_weight(ones, drop, torch.empty_like(ones)).bool()) for drop in drops]
-    return torch.stack(packed)
-
-
-def adapter_pool(
-    adapters: Sequence[BottleneckWeights], shared_bias: torch.Tensor
-) -> BottleneckPool:
-    """Build a pool for rows that lack the shared bias, which the LayerNorm adds: down knows it."""
-    return BottleneckPool(
-        torch.stack([a.down_weight for a in adapters]),
-        torch.stack([a.down_bias + a.down_weight @ shared_bias for a in adapters]),
-        torch.stack([a.up_weight for a in adapters]),
-        torch.stack([a.up_bias for a in adapters]),
-        torch.zeros(len(adapters), dtype=torch.int32, device=shared_bias.device),
-    )
-
-
-def bare_ops(backbone: Sequence[Layer], num_tokens: int) -> GroupedOps:
-    """Return the same without any task's operators: what sharing a backbone costs at least."""
-    return GroupedOps(backbone, [], num_tokens)
