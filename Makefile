@@ -12,7 +12,7 @@ PEERS := .venv-bench
 PEERS_STAMP := $(PEERS)/.installed
 PEERS_LOCK := benchmarks/environments/peers.lock
 
-.PHONY: help setup demo test check bench bench-env bench-gpu lock tasks oracle-env test-oracles oracles clean
+.PHONY: help setup demo test test-races check bench bench-env bench-gpu lock tasks oracle-env test-oracles oracles clean
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -37,6 +37,9 @@ test: $(STAMP)   ## every test, real broker included
 	$(BIN)/petstream models fetch
 	@# One thread to a process: side by side, more of them only wait for each other.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 20
+
+test-races: $(STAMP) ## the emulated kernels under ThreadSanitizer (nightly: minutes)
+	$(BIN)/python -m pytest -m races --durations 0 tests/gpu_ops/emulator
 
 check: $(STAMP)  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

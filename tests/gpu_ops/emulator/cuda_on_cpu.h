@@ -5,6 +5,10 @@
 // own. What a GPU leaves undefined is an error here: a barrier or shuffle that not all lanes
 // reach, a shuffle from a lane outside the mask, memory that starts as anything but NaN.
 // Atomics, inline PTX and textures are not there: a kernel that uses them does not compile.
+//
+// Under ThreadSanitizer each lane is one of its fibers. Nothing orders two lanes but a barrier that
+// both passed, and nothing orders two blocks, so what a GPU might run in another order is a race,
+// whatever order it runs in here.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -15,6 +19,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <numeric>
@@ -31,6 +36,11 @@
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
+#ifdef __SANITIZE_THREAD__
+#include <thread>
+
+#include <sanitizer/tsan_interface.h>
+#endif
 
 #undef __global__
 #undef __device__
@@ -46,14 +56,24 @@
 #define __launch_bounds__(...)
 #define __CUDA_ARCH__ 800
 
-// A named section can be poisoned as a whole, but has no red zones: so not under a sanitizer.
-#ifdef __SANITIZE_ADDRESS__
+// A named section can be poisoned as a whole, but has no red zones, and its bytes serve every block:
+// so not under a sanitizer. A block has a thread of its own where ThreadSanitizer looks.
+#if defined(__SANITIZE_ADDRESS__)
 #define __shared__ static
+#elif defined(__SANITIZE_THREAD__)
+#define __shared__ static thread_local
 #else
 #define __shared__ static __attribute__((section("emu_shared")))
 // Weak, since a file may hold no static shared memory at all.
 extern "C" char __start_emu_shared[] __attribute__((weak, visibility("hidden")));
 extern "C" char __stop_emu_shared[] __attribute__((weak, visibility("hidden")));
+#endif
+
+// What the emulator itself reads and writes is no access of a kernel.
+#ifdef __SANITIZE_THREAD__
+#define EMU_UNSEEN __attribute__((no_sanitize("thread"), noinline))
+#else
+#define EMU_UNSEEN
 #endif
 
 static uint3 threadIdx, blockIdx;
@@ -79,6 +99,32 @@ struct Lane {
     ucontext_t context;
     jmp_buf resume;
     void* fake_stack;
+    void* fiber;
+    unsigned char block_turn, warp_turn;  // which token its next barrier takes
+};
+
+// What ThreadSanitizer knows a barrier by: two, taken in turn. With one, a fast lane that arrives at
+// the next barrier would be ordered before a slow one that has still to leave this one.
+using Tokens = std::array<uint64_t, 2>;
+
+// A block's own. It lives as long as the launch: to ThreadSanitizer, a token where an earlier block
+// had one orders the two, and to free memory is to write it.
+struct BlockMemory {
+    Tokens block_tokens;
+    std::vector<Tokens> warp_tokens;
+    void* dynamic_shared = nullptr;
+
+    BlockMemory() = default;
+    BlockMemory(const BlockMemory&) = delete;
+    ~BlockMemory() { std::free(dynamic_shared); }
+
+    // Exactly so many bytes, for the red zones of a sanitizer.
+    bool allocate(size_t shared_bytes, size_t num_lanes) {
+        warp_tokens.resize((num_lanes + WARP - 1) / WARP);
+        if (posix_memalign(&dynamic_shared, 1024, std::max<size_t>(shared_bytes, 1))) return false;
+        std::memset(dynamic_shared, 0xff, shared_bytes);
+        return true;
+    }
 };
 
 struct Launch {
@@ -91,18 +137,33 @@ struct Launch {
     void* scheduler_fake_stack;
     const void* scheduler_stack;
     size_t scheduler_stack_bytes;
-    void* dynamic_shared;
+    void* scheduler_fiber;
+    BlockMemory* memory;
+    uint64_t end_token;  // of no barrier, or it would order blocks
 };
 
 static Launch* launch_now = nullptr;
 
-inline int lane_in_warp(const Lane& lane) { return (&lane - launch_now->lanes.data()) % WARP; }
-inline Lane* warp_of(const Lane& lane) { return &launch_now->lanes[0] + (&lane - &launch_now->lanes[0]) / WARP * WARP; }
-inline int lanes_of_warp(const Lane* warp) {
+// All that came before an `arrive` at a token comes before what follows a `depart` from it.
+EMU_UNSEEN static void arrive(uint64_t* token) {
+#ifdef __SANITIZE_THREAD__
+    __tsan_release(token);
+#endif
+}
+
+EMU_UNSEEN static void depart(uint64_t* token) {
+#ifdef __SANITIZE_THREAD__
+    __tsan_acquire(token);
+#endif
+}
+
+EMU_UNSEEN inline int lane_in_warp(const Lane& lane) { return (&lane - launch_now->lanes.data()) % WARP; }
+EMU_UNSEEN inline Lane* warp_of(const Lane& lane) { return &launch_now->lanes[0] + (&lane - &launch_now->lanes[0]) / WARP * WARP; }
+EMU_UNSEEN inline int lanes_of_warp(const Lane* warp) {
     return std::min<long>(WARP, &launch_now->lanes[0] + launch_now->lanes.size() - warp);
 }
 
-__attribute__((noinline)) static void leave_lane(bool is_last) {
+EMU_UNSEEN __attribute__((noinline)) static void leave_lane(bool is_last) {
     Launch& launch = *launch_now;
     Lane& lane = *launch.current;
 #ifdef __SANITIZE_ADDRESS__
@@ -110,13 +171,16 @@ __attribute__((noinline)) static void leave_lane(bool is_last) {
                                    launch.scheduler_stack_bytes);
     swapcontext(&lane.context, &launch.scheduler);
     __sanitizer_finish_switch_fiber(lane.fake_stack, nullptr, nullptr);
+#elif defined(__SANITIZE_THREAD__)
+    __tsan_switch_to_fiber(launch.scheduler_fiber, __tsan_switch_to_fiber_no_sync);
+    swapcontext(&lane.context, &launch.scheduler);
 #else
     if (is_last || _setjmp(lane.resume) == 0) _longjmp(launch.scheduler_resume, 1);
 #endif
 }
 
 // A C++ exception cannot leave a fiber: the message is kept and the fiber never resumed.
-__attribute__((noinline)) static void fail(const std::string& message, int line) {
+EMU_UNSEEN __attribute__((noinline)) static void fail(const std::string& message, int line) {
     Lane& lane = *launch_now->current;
     if (launch_now->error.empty())
         launch_now->error = "line " + std::to_string(line) + ", thread " + std::to_string(lane.index.x) +
@@ -125,17 +189,18 @@ __attribute__((noinline)) static void fail(const std::string& message, int line)
     leave_lane(false);
 }
 
-static void lane_main() {
+EMU_UNSEEN static void lane_main() {
 #ifdef __SANITIZE_ADDRESS__
     __sanitizer_finish_switch_fiber(nullptr, &launch_now->scheduler_stack,
                                     &launch_now->scheduler_stack_bytes);
 #endif
     launch_now->kernel();
+    arrive(&launch_now->end_token);
     launch_now->current->state = State::DONE;
     leave_lane(true);
 }
 
-static void enter_lane(Lane& lane) {
+EMU_UNSEEN static void enter_lane(Lane& lane) {
     Launch& launch = *launch_now;
     launch.current = &lane;
     threadIdx = lane.index;
@@ -146,7 +211,9 @@ static void enter_lane(Lane& lane) {
         lane.context.uc_stack.ss_size = STACK_BYTES;
         lane.context.uc_link = nullptr;
         makecontext(&lane.context, lane_main, 0);
-#ifndef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_THREAD__)
+        lane.fiber = __tsan_create_fiber(0);
+#elif !defined(__SANITIZE_ADDRESS__)
         if (_setjmp(launch.scheduler_resume) == 0) setcontext(&lane.context);
         return;
 #endif
@@ -155,19 +222,23 @@ static void enter_lane(Lane& lane) {
     __sanitizer_start_switch_fiber(&launch.scheduler_fake_stack, lane.stack, STACK_BYTES);
     swapcontext(&launch.scheduler, &lane.context);
     __sanitizer_finish_switch_fiber(launch.scheduler_fake_stack, nullptr, nullptr);
+#elif defined(__SANITIZE_THREAD__)
+    __tsan_switch_to_fiber(lane.fiber, __tsan_switch_to_fiber_no_sync);
+    swapcontext(&launch.scheduler, &lane.context);
 #else
     if (_setjmp(launch.scheduler_resume) == 0) _longjmp(lane.resume, 1);
 #endif
 }
 
-static void wait_in_block(int line) {
+EMU_UNSEEN static void wait_in_block(int line) {
     Lane& lane = *launch_now->current;
     lane.state = State::WAITS_IN_BLOCK;
     lane.line = line;
     leave_lane(false);
 }
 
-static void wait_in_warp(int line, unsigned mask = ALL_LANES) {
+// Orders nothing: shuffles and fragments do not, on a device either.
+EMU_UNSEEN static void wait_in_warp(int line, unsigned mask = ALL_LANES) {
     Lane& lane = *launch_now->current;
     if (!(mask >> lane_in_warp(lane) & 1)) fail("the mask does not name the lane itself", line);
     lane.state = State::WAITS_IN_WARP;
@@ -176,8 +247,26 @@ static void wait_in_warp(int line, unsigned mask = ALL_LANES) {
     leave_lane(false);
 }
 
+EMU_UNSEEN static void sync_block(int line) {
+    uint64_t* token = &launch_now->memory->block_tokens[launch_now->current->block_turn++ % 2];
+    arrive(token);
+    wait_in_block(line);
+    depart(token);
+}
+
+EMU_UNSEEN static void sync_warp(int line, unsigned mask = ALL_LANES) {
+    Lane& lane = *launch_now->current;
+#ifdef __SANITIZE_THREAD__
+    if (mask != ALL_LANES) fail("barriers of part of a warp are not known under ThreadSanitizer", line);
+#endif
+    uint64_t* token = &launch_now->memory->warp_tokens[(&lane - &launch_now->lanes[0]) / WARP][lane.warp_turn++ % 2];
+    arrive(token);
+    wait_in_warp(line, mask);
+    depart(token);
+}
+
 template <typename T>
-T shuffle(int line, unsigned mask, T value, int source) {
+EMU_UNSEEN T shuffle(int line, unsigned mask, T value, int source) {
     static_assert(sizeof(T) <= sizeof(uint64_t));
     Lane& lane = *launch_now->current;
     int turn = lane.turn;
@@ -190,7 +279,7 @@ T shuffle(int line, unsigned mask, T value, int source) {
 }
 
 // Lets the lanes of a warp pass whose operation all lanes of its mask have reached.
-static bool open_warp(Lane* warp) {
+EMU_UNSEEN static bool open_warp(Lane* warp) {
     int size = lanes_of_warp(warp);
     for (int i = 0; i < size; i++) {
         Lane& first = warp[i];
@@ -215,7 +304,7 @@ static bool open_warp(Lane* warp) {
     return false;
 }
 
-static void open_block() {
+EMU_UNSEEN static void open_block() {
     Launch& launch = *launch_now;
     int line = 0;
     for (Lane& lane : launch.lanes) {
@@ -232,7 +321,7 @@ static void open_block() {
 }
 
 // 0: forward, 1: backward, else a shuffle with that seed; of `count` things.
-static std::vector<int> order_of(int count, int order, int salt) {
+EMU_UNSEEN static std::vector<int> order_of(int count, int order, int salt) {
     std::vector<int> places(count);
     std::iota(places.begin(), places.end(), 0);
     if (order == 1) std::reverse(places.begin(), places.end());
@@ -240,12 +329,12 @@ static std::vector<int> order_of(int count, int order, int salt) {
     return places;
 }
 
-static bool all_done() {
+EMU_UNSEEN static bool all_done() {
     return std::all_of(launch_now->lanes.begin(), launch_now->lanes.end(),
                        [](const Lane& lane) { return lane.state == State::DONE; });
 }
 
-static void run_warp(Lane* warp, const std::vector<int>& lane_order) {
+EMU_UNSEEN static void run_warp(Lane* warp, const std::vector<int>& lane_order) {
     int size = lanes_of_warp(warp);
     do {
         for (int place : lane_order) {
@@ -256,7 +345,7 @@ static void run_warp(Lane* warp, const std::vector<int>& lane_order) {
     } while (open_warp(warp) && launch_now->error.empty());
 }
 
-static void run_block(int order) {
+EMU_UNSEEN static void run_block(int order) {
     Launch& launch = *launch_now;
     for (size_t i = 0; i < launch.lanes.size(); i++) {
         Lane& lane = launch.lanes[i];
@@ -264,6 +353,8 @@ static void run_block(int order) {
         lane.state = State::READY;
         lane.is_started = false;
         lane.turn = 0;
+        lane.block_turn = lane.warp_turn = 0;
+        lane.fiber = nullptr;
         lane.index = uint3{unsigned(i % blockDim.x), rest % blockDim.y, rest / blockDim.y};
     }
     int num_warps = (launch.lanes.size() + WARP - 1) / WARP;
@@ -279,7 +370,7 @@ static void run_block(int order) {
 }
 
 static void poison_static_shared() {
-#ifndef __SANITIZE_ADDRESS__
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     if (__start_emu_shared) std::memset(__start_emu_shared, 0xff, __stop_emu_shared - __start_emu_shared);
 #endif
 }
@@ -287,7 +378,12 @@ static void poison_static_shared() {
 static char* stacks_for(size_t num_lanes) {
     static char* stacks = nullptr;
     static size_t bytes = 0;
-    if (bytes < num_lanes * STACK_BYTES) {
+#ifdef __SANITIZE_THREAD__
+    bool is_usable = false;  // memory that two blocks use looks like a race between them
+#else
+    bool is_usable = bytes >= num_lanes * STACK_BYTES;
+#endif
+    if (!is_usable) {
         if (stacks) munmap(stacks, bytes);
         bytes = num_lanes * STACK_BYTES;
         stacks = static_cast<char*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
@@ -298,26 +394,47 @@ static char* stacks_for(size_t num_lanes) {
     return stacks;
 }
 
-static std::string run(std::function<void()> kernel, dim3 grid, dim3 block, size_t shared_bytes, int order) {
+EMU_UNSEEN static void run_block_here(int order) {
+    Launch& launch = *launch_now;
+#ifdef __SANITIZE_THREAD__
+    launch.scheduler_fiber = __tsan_get_current_fiber();
+#endif
+    run_block(order);
+#ifdef __SANITIZE_THREAD__
+    for (Lane& lane : launch.lanes)
+        if (lane.fiber) __tsan_destroy_fiber(lane.fiber);
+#endif
+}
+
+EMU_UNSEEN static void run_block_alone(int order) {
+    Launch& launch = *launch_now;
+    char* stacks = stacks_for(launch.lanes.size());
+    for (size_t i = 0; i < launch.lanes.size(); i++) launch.lanes[i].stack = stacks + i * STACK_BYTES;
+#ifdef __SANITIZE_THREAD__
+    std::thread(run_block_here, order).join();  // which has shared memory of its own
+#else
+    run_block_here(order);
+#endif
+}
+
+EMU_UNSEEN static std::string run(std::function<void()> kernel, dim3 grid, dim3 block, size_t shared_bytes, int order) {
     gridDim = grid;
     blockDim = block;
     Launch launch{};
     launch_now = &launch;
     launch.kernel = std::move(kernel);
     launch.lanes.resize(size_t(block.x) * block.y * block.z);
-    char* stacks = stacks_for(launch.lanes.size());
-    for (size_t i = 0; i < launch.lanes.size(); i++) launch.lanes[i].stack = stacks + i * STACK_BYTES;
-    for (int place : order_of(grid.x * grid.y * grid.z, order, 0)) {
+    std::vector<BlockMemory> memory(grid.x * grid.y * grid.z);
+    for (int place : order_of(memory.size(), order, 0)) {
         unsigned rest = place / grid.x;
         blockIdx = uint3{place % grid.x, rest % grid.y, rest / grid.y};
         poison_static_shared();
-        // Exactly so many bytes, for the red zones of a sanitizer.
-        if (posix_memalign(&launch.dynamic_shared, 1024, std::max<size_t>(shared_bytes, 1))) return "no memory";
-        std::memset(launch.dynamic_shared, 0xff, shared_bytes);
-        run_block(order);
-        std::free(launch.dynamic_shared);
+        launch.memory = &memory[place];
+        if (!launch.memory->allocate(shared_bytes, launch.lanes.size())) return "no memory";
+        run_block_alone(order);
         if (!launch.error.empty()) break;
     }
+    depart(&launch.end_token);
     launch_now = nullptr;
     return launch.error;
 }
@@ -342,7 +459,7 @@ std::string signature(void (*)(A...)) {
     return std::string{code_of<std::remove_cv_t<A>>()...};
 }
 
-inline void* dynamic_shared() { return launch_now->dynamic_shared; }
+EMU_UNSEEN inline void* dynamic_shared() { return launch_now->memory->dynamic_shared; }
 
 // What the generated entry points return: the text lives until the next call.
 inline const char* keep(std::string text) {
@@ -366,8 +483,8 @@ inline const char* keep(std::string text) {
         }(&__VA_ARGS__));                                                                                      \
     }
 
-#define __syncthreads() emu::wait_in_block(__LINE__)
-#define __syncwarp(...) emu::wait_in_warp(__LINE__ __VA_OPT__(, ) __VA_ARGS__)
+#define __syncthreads() emu::sync_block(__LINE__)
+#define __syncwarp(...) emu::sync_warp(__LINE__ __VA_OPT__(, ) __VA_ARGS__)
 #define __shfl_xor_sync(mask, value, flip) \
     emu::shuffle(__LINE__, mask, value, emu::lane_in_warp(*emu::launch_now->current) ^ (flip))
 #define __shfl_sync(mask, value, source) emu::shuffle(__LINE__, mask, value, source)

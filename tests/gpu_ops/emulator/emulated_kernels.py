@@ -33,7 +33,12 @@ FLAGS = [
     "-U_FORTIFY_SOURCE",  # its longjmp refuses to change stacks
     "-w",
 ]
-SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+SANITIZERS = {
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+    "thread": ["-fsanitize=thread", "-gdwarf-4"],  # whose reports know no lines of newer versions
+}
+SANITIZER_CHOICE = "PETSTREAM_SANITIZED_KERNELS"
+"""The environment variable that says which, for the process whose runtime was loaded first."""
 MAX_SHARED_BYTES = 48 << 10
 """Of a launch that did not ask for more."""
 MAX_THREADS = 1024
@@ -127,9 +132,10 @@ def what_is_missing() -> str | None:
     return None if cuda_include_folders() else "no CUDA headers"
 
 
-def is_sanitized() -> bool:
-    """Return whether kernels are built with AddressSanitizer and UndefinedBehaviorSanitizer."""
-    return os.environ.get("PETSTREAM_SANITIZED_KERNELS") == "1"
+def sanitizer_flags() -> list[str]:
+    """Return what kernels are built with besides, as the environment says."""
+    chosen = os.environ.get(SANITIZER_CHOICE)
+    return [] if chosen is None else SANITIZERS[chosen]
 
 
 @cache
@@ -139,7 +145,7 @@ def compiled(file_name: str, source: str, names: tuple[str, ...]) -> ctypes.CDLL
     Raises:
         KernelError: If it does not compile; the message is the compiler's.
     """
-    flags = FLAGS + (SANITIZERS if is_sanitized() else [])
+    flags = FLAGS + sanitizer_flags()
     exports = "\n".join(f"EMU_EXPORT({number}, {name})" for number, name in enumerate(names))
     body = f"{_with_own_includes(file_name, source, set())}\n{exports}\n"
     body = DYNAMIC_SHARED.sub(r"\1* \2 = reinterpret_cast<\1*>(emu::dynamic_shared());", body)

@@ -1,6 +1,5 @@
 """The harness itself: each planted bug must show, or it proves nothing about the kernels."""
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,59 +9,30 @@ import torch
 from gpu_ops.grouped.kernel_file import Argument
 from tests.gpu_ops.emulator.emulated_kernels import (
     MAX_SHARED_BYTES,
-    EmulatedKernel,
     KernelError,
     compiled,
     what_is_missing,
+)
+from tests.gpu_ops.emulator.proof_kernels import (
+    ADD_ROWS,
+    MATRIX,
+    SHIFT,
+    TWO_TILES,
+    is_right,
+    kernel,
+    run,
+    without,
 )
 
 pytestmark = pytest.mark.skipif(what_is_missing() is not None, reason=str(what_is_missing()))
 
 ORDERS = (0, 1, 7)
 
-SHIFT = """
-extern "C" __global__ void shift(float* y, const float* x) {
-    __shared__ float tile[64];
-    tile[threadIdx.x] = x[blockIdx.x * 64 + threadIdx.x];
-    __syncthreads();
-    y[blockIdx.x * 64 + threadIdx.x] = tile[(threadIdx.x + 1) % 64];
-}
-"""
-TWO_TILES = """
-extern "C" __global__ void two_tiles(float* y, const float* x) {
-    __shared__ float tile[64];
-    float sum = 0.0f;
-    for (int begin = 0; begin < 128; begin += 64) {
-        tile[threadIdx.x] = x[begin + threadIdx.x];
-        __syncthreads();
-        for (int i = 0; i < 64; i++) sum += tile[i] * (i + 1);
-        __syncthreads();  // again
-    }
-    y[threadIdx.x] = sum;
-}
-"""
 WARP_SUM = """
 extern "C" __global__ void warp_sum(float* y, const float* x, int n) {
     float value = threadIdx.x < n ? x[threadIdx.x] : 0.0f;
     for (int flip = 16; flip > 0; flip /= 2) value += __shfl_xor_sync(0xffffffffu, value, flip);
     y[threadIdx.x] = value;
-}
-"""
-MATRIX = """
-#include <mma.h>
-using namespace nvcuda;
-extern "C" __global__ void matrix(float* y, const __half* a, const __half* b) {
-    __shared__ float out[16 * 20];
-    wmma::fragment<wmma::matrix_a, 16, 16, 16, __half, wmma::row_major> left;
-    wmma::fragment<wmma::matrix_b, 16, 16, 16, __half, wmma::col_major> right;
-    wmma::fragment<wmma::accumulator, 16, 16, 16, float> sums;
-    wmma::fill_fragment(sums, 0.0f);
-    wmma::load_matrix_sync(left, a, 16);
-    wmma::load_matrix_sync(right, b, 16);
-    wmma::mma_sync(sums, left, right, sums);
-    wmma::store_matrix_sync(out, sums, 20, wmma::mem_row_major);
-    __syncwarp();
-    for (int i = threadIdx.x; i < 256; i += 32) y[i] = out[i / 16 * 20 + i % 16];
 }
 """
 DYNAMIC = """
@@ -75,60 +45,10 @@ extern "C" __global__ void dynamic(float* y, float scale) {
 """
 
 
-def kernel(source: str, order: int = 0) -> EmulatedKernel:
-    found = re.search(r"void (\w+)\(", source)
-    assert found
-    return EmulatedKernel(compiled(f"{found[1]}.cu", source, (found[1],)), 0, order)
-
-
-def run(source: str, args: Sequence[Argument], order: int = 0, blocks: int = 1) -> None:
-    threads = 64 if "64" in source else 32
-    kernel(source, order)((blocks, 1, 1), (threads, 1, 1), args, shared_mem=128)
-
-
-def shifted(source: str, order: int) -> tuple[torch.Tensor, torch.Tensor]:
-    x, y = torch.arange(192.0), torch.zeros(192)
-    run(source, [y.data_ptr(), x.data_ptr()], order, blocks=3)
-    return y, x.view(3, 64).roll(-1, dims=1).reshape(-1)
-
-
-def weighted(source: str, order: int) -> tuple[torch.Tensor, torch.Tensor]:
-    x, y = torch.randn(128, generator=torch.Generator().manual_seed(1)), torch.zeros(64)
-    run(source, [y.data_ptr(), x.data_ptr()], order)
-    weights = torch.arange(1.0, 65.0).repeat(2)
-    return y, (x * weights).sum().expand(64)
-
-
-def multiplied(source: str, order: int) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(2)
-    a, b = (torch.randn(16, 16, generator=generator).half() for _ in range(2))
-    y = torch.zeros(16, 16)
-    run(source, [y.data_ptr(), a.data_ptr(), b.data_ptr()], order)
-    return y, a.float() @ b.float().t()
-
-
-def is_close(pair: tuple[torch.Tensor, torch.Tensor]) -> bool:
-    return torch.allclose(*pair, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("order", ORDERS)
 def test_correct_kernels_give_the_right_numbers(order: int) -> None:
     """In any order of blocks, warps and lanes."""
-    assert is_close(shifted(SHIFT, order))
-    assert is_close(weighted(TWO_TILES, order))
-    assert is_close(multiplied(MATRIX, order))
-
-
-def without(line: str, source: str) -> str:
-    assert line in source
-    return source.replace(line, "", 1)
-
-
-def wrong_orders(planted: str) -> list[int]:
-    run_of = {"shift": shifted, "two_tiles": weighted, "matrix": multiplied}
-    name = re.search(r"void (\w+)\(", planted)
-    assert name
-    return [order for order in ORDERS if not is_close(run_of[name[1]](planted, order))]
+    assert all(is_right(source, order) for source in (SHIFT, TWO_TILES, MATRIX, ADD_ROWS))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +68,7 @@ def wrong_orders(planted: str) -> list[int]:
 )
 def test_planted_bugs_give_wrong_numbers(planted: str) -> None:
     """In at least one of the orders that every kernel test runs in."""
-    assert wrong_orders(planted)
+    assert not all(is_right(planted, order) for order in ORDERS)
 
 
 def planted_error(source: str, args: Sequence[Argument], order: int = 0) -> str:

@@ -1,18 +1,12 @@
 """The kernel tests once more, under AddressSanitizer and UndefinedBehaviorSanitizer."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from tests.gpu_ops.emulator.emulated_kernels import what_is_missing
+from tests.gpu_ops.emulator.sanitized import ADDRESS, ROOT, run_sanitized
 
 pytestmark = pytest.mark.skipif(what_is_missing() is not None, reason=str(what_is_missing()))
 
-ROOT = Path(__file__).parents[3]
-RUNTIMES = ("libasan.so", "libubsan.so")
 CHOSEN = "order7 and (7-136 or 33-520 or wide)"
 """One order of lanes and the two nastiest shapes: what a sanitizer finds, it finds in any order."""
 
@@ -43,36 +37,14 @@ kernel((1, 1, 1), (32, 1, 1), [y.data_ptr(), x.data_ptr() + 4])
 """
 
 
-def run_sanitized(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with the sanitizers' runtimes loaded first, as they must be."""
-    found = [
-        subprocess.run(
-            ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        for name in RUNTIMES
-    ]
-    environment = os.environ | {
-        "LD_PRELOAD": " ".join(found),
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "PETSTREAM_SANITIZED_KERNELS": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-    }
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.slow
 def test_kernels_read_and_write_only_what_is_theirs() -> None:
     """No report from either sanitizer, over all operators."""
     tests = str(ROOT / "tests" / "gpu_ops" / "grouped")
 
-    done = run_sanitized("-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN, tests)
+    done = run_sanitized(
+        ADDRESS, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN, tests
+    )
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
@@ -88,7 +60,7 @@ def test_kernels_read_and_write_only_what_is_theirs() -> None:
 )
 def test_planted_bugs_are_reported(program: str, report: str) -> None:
     """Both pass unseen without the sanitizers."""
-    done = run_sanitized("-c", program)
+    done = run_sanitized(ADDRESS, "-c", program)
 
     assert done.returncode != 0
     assert report in done.stderr
