@@ -89,7 +89,7 @@ class GroupedOps:
         return x
 
     def _stages_at(
-        self, layer: int, product: Product, parts: Sequence["Part"], schedule: Schedule
+        self, layer: int, product: Product, parts: Sequence[Part], schedule: Schedule
     ) -> list[Stage]:
         """Grouped, what follows a product for all rows waits for all; a task's for its own."""
         changes = [part.changes(layer, product) for part in parts]

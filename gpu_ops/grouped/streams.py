@@ -1,6 +1,7 @@
 """Runs operators side by side, on CUDA streams that fork from the current one and join it again."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import chain
 
 import torch
@@ -12,8 +13,8 @@ Call = Callable[[], None]
 class OperatorStreams:
     """The current stream and others beside it; on the CPU operators run one after another.
 
-    PetS waits on the host before and after each place's operators. Here streams wait for events,
-    and the host for nothing, so all of it can be captured in a CUDA graph.
+    PetS's code waits on the host before and after each place's operators. Here streams wait for
+    events, and the host for nothing, so all of it can be captured in a CUDA graph.
     """
 
     def __init__(self, num_streams: int, device: torch.device) -> None:
@@ -27,17 +28,14 @@ class OperatorStreams:
         self._device = device
         self._others: list[torch.cuda.Stream] = []
         if device.type == "cuda":
-            self._others = [
-                torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-                for _ in range(num_streams - 1)
-            ]
+            self._others = [_stream(device, number) for number in range(num_streams - 1)]
 
     def run(self, calls: Sequence[Sequence[Call]]) -> None:
         """Run the calls of each stream in turn, the streams side by side.
 
         They see all that the current stream was given before, and what it is given next waits for
-        them. What a call allocates and does not free must not outlive it: its memory belongs to the
-        stream that the call ran on. So results go to tensors made before.
+        them. A call frees what it allocates, which is memory of the stream that it runs on; results
+        go to tensors made before.
 
         Args:
             calls: Per stream, as `operator_schedule.deal` returns them; the current stream runs the
@@ -63,6 +61,12 @@ class OperatorStreams:
         _run(calls[0])
         for stream, _ in beside:
             current.wait_event(stream.record_event())
+
+
+@cache
+def _stream(device: torch.device, number: int) -> torch.cuda.Stream:
+    """Return a stream, each time the same: torch has 32, and hands out old ones as new."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _run(calls: Iterable[Call]) -> None:
