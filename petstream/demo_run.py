@@ -10,6 +10,7 @@ from functools import partial
 from messages.answer_codec import decode_answer
 from messages.errors import ErrorAnswer, MessageError
 from messages.origin import Origin
+from messages.query import NO_PARAMETERS, QueryParameters
 from messages.result import Result
 from petstream.demo_samples import Sample
 from producers.answer_log import AnswerLog
@@ -91,6 +92,7 @@ def send_and_wait(
     rate: float | None,
     limit_s: float,
     on_answer: Callable[[], None],
+    parameters: QueryParameters = NO_PARAMETERS,
 ) -> list[Exchange]:
     """Publish every sample, wait for the answers, and give up on those that are late.
 
@@ -100,6 +102,7 @@ def send_and_wait(
         rate: Queries/s; None publishes them as fast as they can be.
         limit_s: How long to wait for the answers after the last was published.
         on_answer: Called on the client's thread for every answer.
+        parameters: Of every query.
 
     Raises:
         ClientError: If a query cannot be published.
@@ -110,7 +113,7 @@ def send_and_wait(
     for number, sample in enumerate(samples):
         due_s = time.monotonic() if rate is None else started_s + number / rate
         time.sleep(max(0.0, due_s - time.monotonic()))
-        ticket = client.submit(new_query(sample.task, sample.text))
+        ticket = client.submit(new_query(sample.task, sample.text, parameters=parameters))
         exchange = Exchange(sample, rate is not None, ticket, due_s)
         exchanges.append(exchange)
         outstanding.add(ticket, partial(_record, exchange, on_answer))
