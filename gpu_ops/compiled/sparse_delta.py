@@ -1,0 +1,85 @@
+"""`gpu_ops.sparse_delta`, compiled: changes are read in the form in which they are held."""
+
+from collections.abc import Sequence
+
+import torch
+
+from gpu_ops.compiled.library import POINTER, SIZE, Library, check_contiguous
+from gpu_ops.spans import Span
+from gpu_ops.sparse_delta import SparseWeights
+
+_CHANGE = (POINTER, SIZE, POINTER, SIZE, POINTER, SIZE)
+
+
+class CompiledSparseDelta:
+    """The two ways of a sparse change; may be called from several threads."""
+
+    def __init__(self, library: Library) -> None:
+        self._scratch = library.function("sparse_product_scratch", SIZE, result=SIZE)
+        self._patch = library.by_dtype("patch_weight", POINTER, POINTER, SIZE, SIZE, *_CHANGE)
+        self._add = library.by_dtype(
+            "add_sparse_product",
+            *(POINTER, POINTER, SIZE, POINTER, SIZE, SIZE),
+            *_CHANGE,
+            POINTER,
+        )
+
+    def patch_weight(
+        self, weight: torch.Tensor, delta: SparseWeights, out: torch.Tensor
+    ) -> torch.Tensor:
+        """Write the shared weight with a task's changes into `out` and return it.
+
+        Args:
+            weight: Shape (out, in), float32 or bfloat16.
+            delta: A change of it.
+            out: Shape (out, in), of the same type. Changed in place.
+        """
+        check_contiguous(weight, out)
+        self._patch[weight.dtype](
+            weight.data_ptr(), out.data_ptr(), *weight.shape, *_arguments(delta)
+        )
+        return out
+
+    def add_sparse_delta_(
+        self,
+        y: torch.Tensor,
+        x: torch.Tensor,
+        spans: Sequence[Span],
+        deltas: Sequence[SparseWeights],
+        weight: torch.Tensor,
+    ) -> None:
+        """Add each task's sparse product to the rows of that task.
+
+        Args:
+            y: Shape (num_tokens, out), float32 or bfloat16. Changed in place.
+            x: Shape (num_tokens, in), the site's input, of the same type.
+            spans: Disjoint.
+            deltas: One per span, changes of `weight`.
+            weight: Shape (out, in), of the same type: dropped weights are read from it.
+        """
+        if not spans:
+            return
+        check_contiguous(y, x, weight)
+        num_out, num_in = weight.shape
+        scratch = torch.empty(self._scratch(num_in))
+        for (start, end), delta in zip(spans, deltas, strict=True):
+            self._add[y.dtype](
+                y.data_ptr() + start * num_out * y.itemsize,
+                x.data_ptr() + start * num_in * x.itemsize,
+                *(end - start, weight.data_ptr(), num_out, num_in),
+                *_arguments(delta),
+                scratch.data_ptr(),
+            )
+
+
+def _arguments(delta: SparseWeights) -> tuple[int | None, ...]:
+    """Return a change as pointers and bytes of an element; no values have none."""
+    check_contiguous(delta.columns, delta.row_offsets)
+    values = delta.values
+    if values is not None:
+        check_contiguous(values)
+    return (
+        *(delta.columns.data_ptr(), delta.columns.itemsize),
+        *(delta.row_offsets.data_ptr(), delta.row_offsets.itemsize),
+        *((None, 0) if values is None else (values.data_ptr(), values.itemsize)),
+    )
