@@ -18,29 +18,32 @@ LayerNorms, gates, and weights that are patched before they are rounded.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import accumulate
 
 import torch
 from torch.nn import functional as F
 
-from gpu_ops.activations import ACTIVATIONS
 from gpu_ops.bias import add_bias_
 from gpu_ops.bottleneck import add_bottleneck_
-from gpu_ops.layer_norm import NormWeights, add_layer_norm
+from gpu_ops.compiled.library import load
+from gpu_ops.layer_norm import NormWeights
 from gpu_ops.low_rank import add_low_rank_
 from gpu_ops.row_gate import row_gates
 from gpu_ops.scale import scale_
 from gpu_ops.spans import Span
-from gpu_ops.sparse_delta import SparseWeights, add_sparse_delta_, patch_weight
+from gpu_ops.sparse_delta import SparseWeights, changed_values
 from gpu_ops.sublayer_adapter import run_sublayer_adapter
 from gpu_ops.task_products import TaskProducts
-from gpu_ops.varlen_attention import PrefixStates, varlen_attention
+from gpu_ops.varlen_attention import PrefixStates
 from tasks.backbone_shape import NormSite
 from workers.backbone import PRODUCTS, SITES_OF, Backbone, Product
 from workers.expanded_weights import ExpandedWeights
 from workers.linear_backends import Linear, LinearChoice, choose
 from workers.machine_figures import MachineFigures
 from workers.merged_weights import MergedWeights
+from workers.operator_choice import faster_ones
+from workers.operators import operators
 from workers.packed_batch import ROUND_TOKENS_TO, PackedBatch
 from workers.precision import Precision
 from workers.relative_attention import RelativeBias
@@ -90,7 +93,10 @@ class Encoder:
             bias = self._biases[place] = weights.bias.to(dtype)
             choice = self.choices[place[1]]
             self._linears[place] = choice.shared_linear(weights.weight.to(dtype), bias)
-        self._activate_ = ACTIVATIONS[backbone.activation]
+        self._expanded = ExpandedWeights(dtype)
+        library = load()
+        compiled = faster_ones(backbone, dtype, library, figures)
+        self.operators = operators(backbone, self._expanded.values, library, compiled)
         table = backbone.relative_attention
         self._relative_bias = (
             None if table is None else RelativeBias(table, backbone.shape.max_positions)
@@ -106,9 +112,9 @@ class Encoder:
                 )
                 for product in PRODUCTS
             ),
+            operators(backbone, cache(changed_values), library, compiled),
             figures,
         )
-        self._expanded = ExpandedWeights(dtype)
         self._merged = merged
         self.low_rank_products: dict[Product, TaskProducts] = {
             product: low_rank_products(
@@ -175,7 +181,7 @@ class Encoder:
                     embedded[segment.virtual_tokens] = vectors
                 else:
                     behind_norm.append((segment.virtual_tokens, vectors))
-        hidden = add_layer_norm(
+        hidden = self.operators.add_layer_norm(
             embedded,
             F.embedding(batch.places, tables.places),
             tables.norm,
@@ -195,13 +201,13 @@ class Encoder:
         bias = None
         if self._relative_bias is not None:
             bias = self._relative_bias.up_to(max(batch.row_lens))
-        attended = varlen_attention(
+        attended = self.operators.attention(
             qkv, self.backbone.shape.num_heads, batch.row_lens, bias, prefixes
         )
         output = self._product(layer, "attention_output", attended, batch)
         hidden = self._end_sublayer(layer, "attention_output", output, hidden, batch)
         inner = self._product(layer, "ffn_input", hidden, batch)
-        self._activate_(inner)
+        self.operators.activate_(inner)
         output = self._product(layer, "ffn_output", inner, batch)
         return self._end_sublayer(layer, "ffn_output", output, hidden, batch)
 
@@ -282,13 +288,12 @@ class Encoder:
             elif ops.sparse is not None:
                 beside.append((span, ops.sparse.weights))
         y = self._by_spans(self._linears[layer, product], x, changed)
-        weight = self.backbone.products[layer, product].weight
-        add_sparse_delta_(
+        self.operators.add_sparse_delta_(
             y,
             x,
             [span for span, _ in beside],
             [delta for _, delta in beside],
-            [self._expanded.values(delta, weight) for _, delta in beside],
+            self.backbone.products[layer, product].weight,
         )
         return y
 
@@ -318,7 +323,7 @@ class Encoder:
         """Return a copy of the shared weight with a task's changes, rounded once."""
         copy = torch.empty_like(shared)
         if ops.sparse is not None:
-            patch_weight(shared, ops.sparse.weights, copy)
+            self.operators.patch_weight(shared, ops.sparse.weights, copy)
         else:
             copy.copy_(shared)
         if ops.dense is not None:
@@ -375,7 +380,7 @@ class Encoder:
                     segment.row_lens,
                 )
                 adapted.append((segment.tokens, result))
-        hidden = add_layer_norm(
+        hidden = self.operators.add_layer_norm(
             output,
             residual,
             shared,

@@ -15,17 +15,12 @@ from typing import NamedTuple
 import torch
 
 from gpu_ops.spans import Span
-from gpu_ops.sparse_delta import (
-    SparseWeights,
-    add_sparse_delta_,
-    changed_values,
-    patch_weight,
-    sparse_weights,
-)
+from gpu_ops.sparse_delta import SparseWeights, sparse_weights
 from workers.backbone import LinearWeights
 from workers.break_even import FEW_ROWS, MANY_ROWS, Gains
 from workers.linear_backends import Linear, UnpackedLinear
 from workers.machine_figures import MachineFigures
+from workers.operators import Operators
 from workers.torch_dtypes import dtype_name
 from workers.way_timing import gains_us
 
@@ -70,18 +65,21 @@ class _Measured:
 class SparsePolicy:
     """Knows the break-even of each shape and density. May be used from any thread."""
 
-    def __init__(self, products: Iterable[SharedProduct], figures: MachineFigures) -> None:
+    def __init__(
+        self, products: Iterable[SharedProduct], operators: Operators, figures: MachineFigures
+    ) -> None:
         """Measure what was not yet measured.
 
         Args:
             products: One of each shape.
+            operators: Those that the engine runs with.
             figures: Those of this machine.
         """
         self._measured: dict[tuple[torch.Size, bool], list[_Measured]] = {}
         for product in products:
             for is_dropped in (False, True):
                 self._measured[product.weights.weight.shape, is_dropped] = [
-                    _measured(product, density, figures, is_dropped=is_dropped)
+                    _measured(product, density, operators, figures, is_dropped=is_dropped)
                     for density in _DENSITIES
                 ]
 
@@ -106,16 +104,27 @@ def _between(thin: Gains, dense: Gains, share: float) -> Gains:
 
 
 def _measured(
-    product: SharedProduct, density: float, figures: MachineFigures, *, is_dropped: bool
+    product: SharedProduct,
+    density: float,
+    operators: Operators,
+    figures: MachineFigures,
+    *,
+    is_dropped: bool,
 ) -> _Measured:
     weight = product.weights.weight
     delta = _change(weight, density, is_dropped)
     what, (num_out, num_in) = "drop" if is_dropped else "change", weight.shape
-    name = f"{what} {density:g} of {num_out}x{num_in} {dtype_name(product.bias.dtype)}"
-    patched = figures.measured(
-        f"{name} {product.unpacked.backend}", lambda: _gains_of_patching(product, delta)._asdict()
+    compiled = [name for name in ("patch", "sparse product") if name in operators.compiled]
+    name = (
+        f"{what} {density:g} of {num_out}x{num_in} {dtype_name(product.bias.dtype)} "
+        f"{product.unpacked.backend}, compiled: {' and '.join(compiled) or 'none'}"
     )
-    kept = figures.measured(f"{name} kept", lambda: _gains_of_keeping(product, delta)._asdict())
+    patched = figures.measured(
+        name, lambda: _gains_of_patching(product, delta, operators)._asdict()
+    )
+    kept = figures.measured(
+        f"{name}, kept", lambda: _gains_of_keeping(product, delta, operators)._asdict()
+    )
     return _Measured(delta.num_changed, Gains.of(patched), Gains.of(kept))
 
 
@@ -128,28 +137,26 @@ def _change(weight: torch.Tensor, density: float, is_dropped: bool) -> SparseWei
     return sparse_weights(flat_indices.to(torch.int32), values, (num_out, num_in))
 
 
-def _gains_of_patching(product: SharedProduct, delta: SparseWeights) -> Gains:
+def _gains_of_patching(product: SharedProduct, delta: SparseWeights, operators: Operators) -> Gains:
     weight, bias = product.weights.weight, product.bias
-    values = changed_values(delta, weight)
 
     def beside(x: torch.Tensor) -> None:
-        add_sparse_delta_(product.linear(x), x, [Span(0, len(x))], [delta], [values])
+        operators.add_sparse_delta_(product.linear(x), x, [Span(0, len(x))], [delta], weight)
 
     def patched(x: torch.Tensor) -> None:
-        copy = patch_weight(weight, delta, torch.empty_like(weight))
+        copy = operators.patch_weight(weight, delta, torch.empty_like(weight))
         product.unpacked.op(x, copy.to(bias.dtype), bias)
 
     return gains_us(beside, patched, weight.shape[1], bias.dtype)
 
 
-def _gains_of_keeping(product: SharedProduct, delta: SparseWeights) -> Gains:
+def _gains_of_keeping(product: SharedProduct, delta: SparseWeights, operators: Operators) -> Gains:
     """Measure a product of the task's own rows, which then leave the shared one."""
     weight, bias = product.weights.weight, product.bias
-    values = changed_values(delta, weight)
     outputs = torch.zeros(MANY_ROWS, weight.shape[0], dtype=bias.dtype)
 
     def beside(x: torch.Tensor) -> None:
-        add_sparse_delta_(outputs[: len(x)], x, [Span(0, len(x))], [delta], [values])
+        operators.add_sparse_delta_(outputs[: len(x)], x, [Span(0, len(x))], [delta], weight)
 
     gains = gains_us(beside, product.linear, weight.shape[1], bias.dtype)
     return Gains(

@@ -29,6 +29,8 @@ class Library:
     """One loaded library."""
 
     def __init__(self, path: Path) -> None:
+        self.name = f"{path.parent.name} {path.stem}"
+        """Of its sources, flags and variant."""
         self._library = ctypes.CDLL(str(path))
 
     def function(self, name: str, *arguments: type, result: type | None = None) -> Any:  # noqa: ANN401 - ctypes has no type for it

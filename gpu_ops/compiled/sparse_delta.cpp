@@ -8,14 +8,6 @@
 
 namespace {
 
-INLINE float widened(float x) { return x; }
-INLINE float widened(BFloat16 x) {
-    const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
-    float wide;
-    memcpy(&wide, &bits, sizeof wide);
-    return wide;
-}
-
 struct Float16 {
     uint16_t bits;
 };
@@ -37,12 +29,6 @@ INLINE float widened(Float16 x) {
 #endif
 }
 
-INLINE void assign(float& to, float value) { to = value; }
-INLINE void assign(BFloat16& to, float value) {
-    Floats wide = same(value);
-    store_first(&to, wide, 1);
-}
-
 // A change as it is held: the columns of row r stand from offset r to offset r + 1.
 struct Change {
     const void *columns, *offsets, *values;
@@ -52,9 +38,8 @@ struct Change {
     int64_t column(int64_t change) const { return integer(columns, column_bytes, change); }
 
     // What is added there: a stored value, or the weight itself with the sign changed.
-    template <typename T>
-    INLINE float added(int64_t change, T weight) const {
-        if (value_bytes == 0) return -widened(weight);
+    INLINE float added(int64_t change, float weight) const {
+        if (value_bytes == 0) return -weight;
         if (value_bytes == 2) return widened(static_cast<const Float16*>(values)[change]);
         return static_cast<const float*>(values)[change];
     }
@@ -65,14 +50,13 @@ struct Change {
     }
 };
 
-template <typename T>
-void patch(const T* weight, T* out, int64_t num_out, int64_t num_in, const Change& change) {
+void patch(const float* weight, float* out, int64_t num_out, int64_t num_in, const Change& change) {
     int64_t i = 0;
     for (int64_t row = 0; row < num_out; row++, weight += num_in, out += num_in) {
-        memcpy(static_cast<void*>(out), weight, num_in * sizeof(T));
+        memcpy(out, weight, num_in * sizeof(float));
         for (const int64_t end = change.offset(row + 1); i < end; i++) {
             const int64_t column = change.column(i);
-            assign(out[column], widened(weight[column]) + change.added(i, weight[column]));
+            out[column] = weight[column] + change.added(i, weight[column]);
         }
     }
 }
@@ -118,7 +102,7 @@ struct Factor {
 };
 
 template <int VECTORS, typename T>
-void multiply_rows(T* y, const T* x, int64_t num_rows, const T* weight, int64_t num_out, int64_t num_in,
+void multiply_rows(T* y, const T* x, int64_t num_rows, const float* weight, int64_t num_out, int64_t num_in,
                    const Change& change, float* packed, Factor* factors) {
     pack_rows<VECTORS>(x, num_rows, num_in, packed);
     int64_t next = 0;
@@ -145,7 +129,7 @@ void multiply_rows(T* y, const T* x, int64_t num_rows, const T* weight, int64_t 
 }
 
 template <int VECTORS, typename T>
-void multiply_few(T* y, const T* x, int64_t num_rows, const T* weight, int64_t num_out, int64_t num_in,
+void multiply_few(T* y, const T* x, int64_t num_rows, const float* weight, int64_t num_out, int64_t num_in,
                   const Change& change, float* packed, Factor* factors) {
     if (num_rows > VECTORS / 2 * LANES)
         multiply_rows<VECTORS>(y, x, num_rows, weight, num_out, num_in, change, packed, factors);
@@ -154,7 +138,7 @@ void multiply_few(T* y, const T* x, int64_t num_rows, const T* weight, int64_t n
 }
 
 template <typename T>
-void multiply(T* y, const T* x, int64_t num_rows, const T* weight, int64_t num_out, int64_t num_in,
+void multiply(T* y, const T* x, int64_t num_rows, const float* weight, int64_t num_out, int64_t num_in,
               const Change& change, float* scratch) {
     constexpr int64_t AT_ONCE = MOST_VECTORS * LANES;
     Factor* factors = reinterpret_cast<Factor*>(scratch + num_in * AT_ONCE);
@@ -172,24 +156,20 @@ EXPORT int64_t sparse_product_scratch(int64_t num_in) { return num_in * (MOST_VE
 
 // weight, out [num_out, num_in]. Columns and offsets are int16 or int32, values float16 (2), float32 (4) or none
 // (0: the weights are dropped).
-#define DEFINE_PATCH_WEIGHT(NAME, T)                                                                         \
-    EXPORT void NAME(const T* weight, T* out, int64_t num_out, int64_t num_in, const void* columns,           \
-                     int64_t column_bytes, const void* offsets, int64_t offset_bytes, const void* values,     \
-                     int64_t value_bytes) {                                                                   \
-        patch(weight, out, num_out, num_in,                                                                   \
-              Change{columns, offsets, values, column_bytes, offset_bytes, value_bytes});                     \
-    }
+EXPORT void patch_weight(const float* weight, float* out, int64_t num_out, int64_t num_in, const void* columns,
+                         int64_t column_bytes, const void* offsets, int64_t offset_bytes, const void* values,
+                         int64_t value_bytes) {
+    patch(weight, out, num_out, num_in, Change{columns, offsets, values, column_bytes, offset_bytes, value_bytes});
+}
 
 // y [num_rows, num_out] += x [num_rows, num_in] times the change of weight [num_out, num_in].
 #define DEFINE_ADD_SPARSE_PRODUCT(NAME, T)                                                                   \
-    EXPORT void NAME(T* y, const T* x, int64_t num_rows, const T* weight, int64_t num_out, int64_t num_in,    \
-                     const void* columns, int64_t column_bytes, const void* offsets, int64_t offset_bytes,    \
-                     const void* values, int64_t value_bytes, float* scratch) {                               \
+    EXPORT void NAME(T* y, const T* x, int64_t num_rows, const float* weight, int64_t num_out,                \
+                     int64_t num_in, const void* columns, int64_t column_bytes, const void* offsets,          \
+                     int64_t offset_bytes, const void* values, int64_t value_bytes, float* scratch) {         \
         multiply(y, x, num_rows, weight, num_out, num_in,                                                     \
                  Change{columns, offsets, values, column_bytes, offset_bytes, value_bytes}, scratch);         \
     }
 
-DEFINE_PATCH_WEIGHT(patch_weight_float32, float)
-DEFINE_PATCH_WEIGHT(patch_weight_bfloat16, BFloat16)
 DEFINE_ADD_SPARSE_PRODUCT(add_sparse_product_float32, float)
 DEFINE_ADD_SPARSE_PRODUCT(add_sparse_product_bfloat16, BFloat16)

@@ -16,7 +16,7 @@ class CompiledSparseDelta:
 
     def __init__(self, library: Library) -> None:
         self._scratch = library.function("sparse_product_scratch", SIZE, result=SIZE)
-        self._patch = library.by_dtype("patch_weight", POINTER, POINTER, SIZE, SIZE, *_CHANGE)
+        self._patch = library.function("patch_weight", POINTER, POINTER, SIZE, SIZE, *_CHANGE)
         self._add = library.by_dtype(
             "add_sparse_product",
             *(POINTER, POINTER, SIZE, POINTER, SIZE, SIZE),
@@ -30,14 +30,12 @@ class CompiledSparseDelta:
         """Write the shared weight with a task's changes into `out` and return it.
 
         Args:
-            weight: Shape (out, in), float32 or bfloat16.
+            weight: Shape (out, in), float32.
             delta: A change of it.
-            out: Shape (out, in), of the same type. Changed in place.
+            out: Shape (out, in), float32. Changed in place.
         """
-        check_contiguous(weight, out)
-        self._patch[weight.dtype](
-            weight.data_ptr(), out.data_ptr(), *weight.shape, *_arguments(delta)
-        )
+        _check_float32(weight, out)
+        self._patch(weight.data_ptr(), out.data_ptr(), *weight.shape, *_arguments(delta))
         return out
 
     def add_sparse_delta_(
@@ -55,11 +53,12 @@ class CompiledSparseDelta:
             x: Shape (num_tokens, in), the site's input, of the same type.
             spans: Disjoint.
             deltas: One per span, changes of `weight`.
-            weight: Shape (out, in), of the same type: dropped weights are read from it.
+            weight: Shape (out, in), float32: dropped weights are read from it.
         """
         if not spans:
             return
-        check_contiguous(y, x, weight)
+        check_contiguous(y, x)
+        _check_float32(weight)
         num_out, num_in = weight.shape
         scratch = torch.empty(self._scratch(num_in))
         for (start, end), delta in zip(spans, deltas, strict=True):
@@ -70,6 +69,12 @@ class CompiledSparseDelta:
                 *_arguments(delta),
                 scratch.data_ptr(),
             )
+
+
+def _check_float32(*weights: torch.Tensor) -> None:
+    check_contiguous(*weights)
+    if any(weight.dtype != torch.float32 for weight in weights):
+        raise ValueError(f"expected weights of float32, got {[w.dtype for w in weights]}")
 
 
 def _arguments(delta: SparseWeights) -> tuple[int | None, ...]:

@@ -27,7 +27,7 @@ def change(num_changed: int, *, is_dropped: bool = False) -> SparseWeights:
 
 @pytest.mark.parametrize("num_changed", [5, 10, 30, 100, 400, 1000])
 def test_every_density_is_told_from_the_two_that_were_measured(
-    monkeypatch: pytest.MonkeyPatch, num_changed: int
+    small_engine: Engine, monkeypatch: pytest.MonkeyPatch, num_changed: int
 ) -> None:
     """A change costs 2 us a row for each 10 weights beside the product, 3 us and 40 us patched.
 
@@ -55,7 +55,8 @@ def test_every_density_is_told_from_the_two_that_were_measured(
         return F.linear(x, weights.weight, weights.bias)
 
     product = SharedProduct(weights, weights.bias, linear, unpacked, us_per_row=5.0)
-    policy = SparsePolicy([product], MachineFigures())
+    operators = small_engine.encoders["float32"].operators
+    policy = SparsePolicy([product], operators, MachineFigures())
 
     rows, kept_rows = policy.break_evens(change(num_changed), weights.weight.shape)
 

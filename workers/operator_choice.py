@@ -1,0 +1,174 @@
+"""Which compiled operators are faster than torch's: measured here, for each type and shape.
+
+What they gain depends on the processor, the compiler, the type and the shape, so nothing is
+assumed. What is measured is one thread's CPU time, once per machine (`MachineFigures`).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+
+import torch
+
+from gpu_ops.compiled.library import Library
+from gpu_ops.spans import Span
+from gpu_ops.sparse_delta import SparseWeights, changed_values, sparse_weights
+from workers.backbone import Backbone
+from workers.machine_figures import MachineFigures
+from workers.operators import OperatorName, Operators, available, operators
+from workers.torch_dtypes import dtype_name
+
+Run = Callable[[Operators], torch.Tensor]
+
+logger = logging.getLogger(__name__)
+
+_REPEATS = 5
+_TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+_DENSITY = 0.01
+"""Between that of diff pruning and that of MaskBERT."""
+
+
+def faster_ones(
+    backbone: Backbone, dtype: torch.dtype, library: Library | None, figures: MachineFigures
+) -> frozenset[OperatorName]:
+    """Return which compiled operators are faster than torch's, measured if they were not yet.
+
+    Args:
+        backbone: Gives the shapes.
+        dtype: What is computed in.
+        library: The compiled operators of this machine, if there are any.
+        figures: Those of this machine.
+    """
+    names = available(backbone, library)
+    if library is None or not names:
+        return frozenset()
+    values = cache(changed_values)
+    ways = {
+        "torch": operators(backbone, values, None, ()),
+        "compiled": operators(backbone, values, library, names),
+    }
+    chosen: set[OperatorName] = set()
+    for name in names:
+        trial = _TRIALS[name](backbone, dtype)
+        title = f"{name} {trial.shape} {dtype_name(dtype)} {library.name}"
+        found = figures.measured(title, partial(_us_by_way, trial, ways))
+        if found["compiled"] < found["torch"] and _agree(trial, ways, dtype):
+            chosen.add(name)
+    logger.debug("compiled operators in use, %s: %s", dtype, sorted(chosen))
+    return frozenset(chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """What one operator is timed with."""
+
+    shape: str
+    runs: Mapping[int, Run]
+    """Number of rows -> computes that many with the operators given."""
+
+
+def _attention(backbone: Backbone, dtype: torch.dtype) -> _Trial:
+    heads, hidden = backbone.shape.num_heads, backbone.shape.hidden_size
+
+    def run(row_lens: list[int]) -> Run:
+        qkv = torch.randn(sum(row_lens), 3 * hidden).to(dtype)
+        return lambda ops: ops.attention(qkv, heads, row_lens)
+
+    return _Trial(f"{heads}x{hidden // heads}", {64: run([8] * 8), 400: run([100] * 4)})
+
+
+def _activation(backbone: Backbone, dtype: torch.dtype) -> _Trial:
+    width = len(backbone.products[0, "ffn_input"].weight)
+
+    def run(num_rows: int) -> Run:
+        x = torch.randn(num_rows, width).to(dtype)
+        return lambda ops: ops.activate_(x.clone())
+
+    return _Trial(str(width), {rows: run(rows) for rows in (64, 512)})
+
+
+def _layer_norm(backbone: Backbone, dtype: torch.dtype) -> _Trial:
+    norm, width = backbone.norms[0, "ffn_norm"], backbone.shape.hidden_size
+
+    def run(num_rows: int) -> Run:
+        x, residual = (torch.randn(num_rows, width).to(dtype) for _ in range(2))
+        eps = backbone.layer_norm_eps
+        return lambda ops: ops.add_layer_norm(x.clone(), residual, norm, eps, [], [])
+
+    return _Trial(str(width), {rows: run(rows) for rows in (64, 512)})
+
+
+def _patch(backbone: Backbone, dtype: torch.dtype) -> _Trial:
+    weight = backbone.products[0, "ffn_input"].weight
+    delta, out = _change(weight), torch.empty_like(weight)
+
+    def run(ops: Operators) -> torch.Tensor:
+        return ops.patch_weight(weight, delta, out)
+
+    return _Trial("x".join(map(str, weight.shape)), {1: run})
+
+
+def _sparse_product(backbone: Backbone, dtype: torch.dtype) -> _Trial:
+    weight = backbone.products[0, "ffn_input"].weight
+    delta = _change(weight)
+
+    def run(num_rows: int) -> Run:
+        x = torch.randn(num_rows, weight.shape[1]).to(dtype)
+
+        def add(ops: Operators) -> torch.Tensor:
+            y = x.new_zeros(num_rows, len(weight))
+            ops.add_sparse_delta_(y, x, [Span(0, num_rows)], [delta], weight)
+            return y
+
+        return add
+
+    return _Trial("x".join(map(str, weight.shape)), {rows: run(rows) for rows in (16, 64)})
+
+
+_TRIALS: Mapping[OperatorName, Callable[[Backbone, torch.dtype], _Trial]] = {
+    "attention": _attention,
+    "activation": _activation,
+    "layer norm": _layer_norm,
+    "patch": _patch,
+    "sparse product": _sparse_product,
+}
+
+
+def _change(weight: torch.Tensor) -> SparseWeights:
+    """Return dropped weights, evenly spread."""
+    num_out, num_in = weight.shape
+    flat = torch.linspace(0, weight.numel() - 1, round(_DENSITY * weight.numel()) or 1)
+    return sparse_weights(flat.int().unique(), None, (num_out, num_in))
+
+
+def _agree(trial: _Trial, ways: Mapping[str, Operators], dtype: torch.dtype) -> bool:
+    """Return whether both ways compute the same: another compiler has compiled what tests saw."""
+    tolerance = _TOLERANCES[dtype]
+    run = next(iter(trial.runs.values()))
+    one, other = (run(ways[way]).float().clone() for way in ("torch", "compiled"))
+    return torch.allclose(one, other, rtol=tolerance, atol=tolerance)
+
+
+def _us_by_way(trial: _Trial, ways: Mapping[str, Operators]) -> dict[str, float]:
+    """Time the ways in turns, so that a slow moment of the machine falls on all alike.
+
+    Returns:
+        CPU time of this thread in microseconds a row, mean over the sizes.
+    """
+    totals_us = dict.fromkeys(ways, 0.0)
+    for num_rows, run in trial.runs.items():
+        times_s: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(1 + _REPEATS):
+            for way, ops in ways.items():
+                times_s[way].append(_thread_seconds(run, ops))
+        for way, of_way in times_s.items():
+            totals_us[way] += 1e6 * min(of_way) / num_rows
+    return {way: total_us / len(trial.runs) for way, total_us in totals_us.items()}
+
+
+def _thread_seconds(run: Run, ops: Operators) -> float:
+    started_s = time.thread_time()
+    run(ops)
+    return time.thread_time() - started_s
