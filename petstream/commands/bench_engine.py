@@ -19,6 +19,14 @@ def engine(
     full: Annotated[
         bool, typer.Option("--full", help="Every case: hours. Else those of the goals.")
     ] = False,
+    curves: Annotated[
+        bool,
+        typer.Option(
+            "--curves",
+            help="The cases of the curves over tasks, tokens and kinds, which "
+            "benchmarks/plot_engine.py draws: 20 minutes.",
+        ),
+    ] = False,
     only: Annotated[
         str, typer.Option(help="Only cases with this in their name, such as minilm-l6/n32-8/64.")
     ] = "",
@@ -54,7 +62,7 @@ def engine(
     except ModuleNotFoundError as error:
         fail(f"measuring needs the engine ({error.name} is missing): pip install petstream[worker]")
     processor = this_processor()
-    cases = _cases(processor, dtype, only, full=full)
+    cases = _cases(_selection(full=full, curves=curves), processor, dtype, only)
     missing = left_out(list(dict.fromkeys(s for case in cases for s in case.systems)))
     on = error_console if as_json else console
     cells: list[list[Measured]] = []
@@ -73,19 +81,29 @@ def engine(
         print_json(make_document(rows, goals) | {"setup": _setup(processor, repeats, missing)})
 
 
+def _selection(*, full: bool, curves: bool) -> "list[Case]":
+    from petstream.benchmarks.engine.cases import full_cases, short_cases
+    from petstream.benchmarks.engine.curves import curve_cases
+
+    if full and curves:
+        fail("--full and --curves each choose the cases: give one of them", code=2)
+    if curves:
+        return curve_cases()
+    return full_cases() if full else short_cases()
+
+
 def _cases(
-    processor: "Processor", dtypes: list[str] | None, only: str, *, full: bool
+    selection: "list[Case]", processor: "Processor", dtypes: list[str] | None, only: str
 ) -> "list[Case]":
-    from petstream.benchmarks.engine.cases import full_cases, in_bfloat16, short_cases
+    from petstream.benchmarks.engine.cases import in_bfloat16
 
     chosen = dtypes or ["float32", *(["bfloat16"] if processor.has_bfloat16 else [])]
     if unknown := set(chosen) - {"float32", "bfloat16"}:
         fail(f"--dtype is float32 or bfloat16, not {', '.join(sorted(unknown))}", code=2)
-    cases = full_cases() if full else short_cases()
-    by_dtype = {"float32": cases, "bfloat16": in_bfloat16(cases)}
+    by_dtype = {"float32": selection, "bfloat16": in_bfloat16(selection)}
     found = [case for name in chosen for case in by_dtype[name] if only in case.label]
     if not found:
-        fail(f"no case has {only!r} in its name; with --full there are more", code=2)
+        fail(f"no case has {only!r} in its name; --full and --curves have others", code=2)
     return found
 
 

@@ -36,6 +36,12 @@ from petstream.benchmarks.engine.cases import (
     short_cases,
 )
 from petstream.benchmarks.engine.children import Children, SystemFailed
+from petstream.benchmarks.engine.curves import (
+    cases_over_kinds,
+    cases_over_tasks,
+    cases_over_tokens,
+    curve_cases,
+)
 from petstream.benchmarks.engine.environments import Environment, left_out
 from petstream.benchmarks.engine.goals import judge
 from petstream.benchmarks.engine.measuring import (
@@ -103,6 +109,59 @@ def test_the_full_run_has_every_length_number_of_tasks_and_threads() -> None:
     assert len({case.label for case in full_cases()}) == len(full_cases())
 
 
+def test_the_curve_over_tasks_keeps_the_queries_and_shares_them_out() -> None:
+    cases = cases_over_tasks()
+
+    assert [(case.tasks, case.rows) for case in cases] == [
+        *((1, 64), (4, 64), (16, 64), (64, 64), (256, 256))
+    ]
+    assert {(case.mix, case.pets) for case in cases} == {(N32_8, LORA)}
+
+
+def test_the_curve_over_tokens_has_every_length_and_peft() -> None:
+    cases = cases_over_tokens()
+
+    assert [case.mix for case in cases] == [U4_8, U8_32, N32_8, U32_128]
+    assert {(case.tasks, case.rows, case.pets) for case in cases} == {(64, 64, LORA)}
+    assert all("peft-padded" in case.systems for case in cases)
+
+
+def test_the_curve_over_kinds_has_each_at_three_lengths_beside_the_bare_backbone() -> None:
+    cases = cases_over_kinds()
+
+    assert len(cases) == len(KINDS) * 3 + 3
+    assert {(case.pets, case.mix) for case in cases} == {
+        (pets, mix)
+        for pets in (*((kind,) for kind in KINDS), PETS_MIX)
+        for mix in (U4_8, U8_32, U64_128)
+    }
+    assert {(case.tasks, case.rows) for case in cases} == {(16, 16)}
+    assert {tuple(s for s in case.systems if s != "gemm") for case in cases} == {("ours", "bare")}
+
+
+def test_curves_have_the_merged_models_in_every_way_and_no_cell_twice() -> None:
+    cases = curve_cases()
+    merged = {
+        *("transformers-padded", "transformers-sorted-8"),
+        *("onnxruntime-rows", "onnxruntime-sorted-8", "openvino-rows", "openvino-sorted-8"),
+    }
+
+    assert len({case.label for case in cases}) == len(cases) == 5 + 4 - 1 + 24
+    assert {(case.shape, case.threads, case.dtype) for case in cases} == {(MINILM, 1, "float32")}
+    for case in (*cases_over_tasks(), *cases_over_tokens()):
+        assert {"ours", "bare", "seqs", *merged} <= {*case.systems}
+
+
+def test_curves_share_the_cells_that_the_short_form_has() -> None:
+    """By name, so that figures of both can be laid side by side; BERT-base is in no curve."""
+    curves = {case.label for case in curve_cases()}
+
+    assert {case.label for case in short_cases()} - curves == {
+        "minilm-l6/u32-128/64/adapter/1t/float32",
+        "bert-base/u64-128/1/lora-query-value/1t/float32",
+    }
+
+
 def test_side_by_side_needs_two_threads() -> None:
     """With one, ParS would only be SeqS again."""
     assert {c.threads for c in full_cases() if "pars" in c.systems} == {2}
@@ -147,6 +206,14 @@ def test_with_one_row_to_a_task_all_ways_of_batching_are_one() -> None:
 
     assert different_systems(systems, rows_of(range(4), [5] * 4)) == [systems[0], systems[2]]
     assert different_systems(systems, rows_of([0] * 9, range(1, 10))) == list(systems)
+
+
+def test_with_eight_rows_to_a_task_padded_and_sorted_in_eights_are_one() -> None:
+    systems = ("transformers-padded", "transformers-sorted-8", "openvino-rows", "openvino-sorted-8")
+
+    found = different_systems(systems, rows_of([0] * 8, [9, 3, 7, 5, 8, 4, 6, 2]))
+
+    assert found == [systems[0], *systems[2:]]
 
 
 def test_a_goal_is_the_median_of_passes_side_by_side() -> None:
@@ -268,6 +335,8 @@ def test_a_peer_without_environment_is_named_with_the_command(
     [
         (["engine", "--only", "no-such-case"], "no case has 'no-such-case' in its name"),
         (["engine", "--dtype", "float16"], "--dtype is float32 or bfloat16, not float16"),
+        (["engine", "--full", "--curves"], "--full and --curves each choose the cases"),
+        (["engine", "--curves", "--only", "bert-base"], "no case has 'bert-base' in its name"),
     ],
 )
 def test_wrong_use_says_what_is_right(arguments: list[str], said: str) -> None:

@@ -29,6 +29,8 @@ ADAPTER = ("adapter",)
 PETS_MIX = ("mask", "diff", "bitfit", "adapter")
 """The four kinds of the PetS paper."""
 KINDS = ("lora-query-value", "lora-all-linear", "bitfit", "ia3", "adapter", "diff", "mask")
+ALL_PETS = (*((kind,) for kind in KINDS), PETS_MIX)
+"""Each kind alone, and the mix."""
 MERGEABLE = tuple(kind for kind in KINDS if kind != "adapter")
 """Kinds that can be written into a backbone's weights."""
 
@@ -154,25 +156,36 @@ def draw_rows(case: Case) -> Rows:
     )
 
 
+_PACKED = ("ours", "bare")
 _MERGED = (
     *("transformers-padded", "transformers-sorted-8"),
     *("onnxruntime-rows", "onnxruntime-sorted-8", "openvino-rows", "openvino-sorted-8"),
 )
 _EVERYONE = (
-    *("ours", "bare", "seqs", "pars", *_MERGED),
+    *(*_PACKED, "seqs", "pars", *_MERGED),
     *("peft-padded", "peft-sorted-8", "adapterhub-padded"),
 )
 
 
+def lora_case(mix: LengthMix, tasks: int, *others: str) -> Case:
+    """Return LoRA at query and value beside merged models and others, one thread."""
+    systems = (*_PACKED, *_MERGED, *others)
+    return Case(MINILM, mix, tasks, LORA, systems, max(NUM_ROWS, tasks))
+
+
+def kind_case(shape: Shape, mix: LengthMix, tasks: int, pets: tuple[str, ...]) -> Case:
+    """Return a kind against the bare backbone, a row to a task; one case has the ceiling beside."""
+    ceiling = ("gemm",) if pets == LORA and mix is U64_128 else ()
+    return Case(shape, mix, tasks, pets, (*_PACKED, *ceiling), rows=tasks)
+
+
 def short_cases() -> list[Case]:
     """Return the cases of most goals, on one thread: under ten minutes on two slow cores."""
-    packed = ("ours", "bare")
-    merged = ("transformers-padded", "onnxruntime-rows", "openvino-rows")
     return [
-        Case(MINILM, U32_128, 64, LORA, (*packed, *merged, "peft-padded")),
+        lora_case(U32_128, 64, "peft-padded"),
         Case(MINILM, U32_128, 64, ADAPTER, ("ours", "adapterhub-padded")),
-        *(Case(MINILM, mix, 64, LORA, (*packed, "seqs", *merged)) for mix in (N32_8, U8_32, U4_8)),
-        *_kind_cases(MINILM, 16),
+        *(lora_case(mix, 64, "seqs") for mix in (N32_8, U8_32, U4_8)),
+        *(kind_case(MINILM, U64_128, 16, pets) for pets in ALL_PETS),
         Case(BERT_BASE, U64_128, 1, LORA, ("bare", "gemm"), rows=8),
     ]
 
@@ -183,7 +196,7 @@ def full_cases() -> list[Case]:
         case
         for threads in (1, 2)
         for shape in (MINILM, BERT_BASE)
-        for case in (*_grid(shape, threads), *_kind_cases(shape, 16), *_kind_cases(shape, 64))
+        for case in (*_grid(shape, threads), *_kind_grid(shape))
         if threads == 1 or case.mix is not U64_128
     ]
 
@@ -212,10 +225,6 @@ def _grid(shape: Shape, threads: int) -> Iterator[Case]:
         yield Case(shape, U32_128, tasks, ("lora-all-linear",), all_linear, NUM_ROWS, threads)
 
 
-def _kind_cases(shape: Shape, tasks: int) -> Iterator[Case]:
-    """Yield each kind against the bare backbone, a row of at least 64 tokens to a task."""
-    for pets in (*((kind,) for kind in KINDS), PETS_MIX):
-        systems: tuple[str, ...] = ("ours", "bare")
-        if pets == LORA:
-            systems += ("gemm",)
-        yield Case(shape, U64_128, tasks, pets, systems, rows=tasks)
+def _kind_grid(shape: Shape) -> Iterator[Case]:
+    for tasks in (16, 64):
+        yield from (kind_case(shape, U64_128, tasks, pets) for pets in ALL_PETS)

@@ -113,14 +113,17 @@ def measure(case: Case, weights: Path, children: Children, repeats: int) -> list
 def different_systems(systems: Sequence[str], rows: Rows) -> list[str]:
     """Return the systems without those that would only do again what an earlier one does.
 
-    With one row to a task, all ways of batching whole models are one.
+    With one row to a task, all ways of batching whole models are one; with up to eight, padding
+    them together and sorting them in eights are.
     """
     seen = set()
     found = []
     for system in systems:
         _, _, how = system.partition("-")
         is_one_model_per_task = LIBRARY_OF[system].endswith("_models")
-        work = str(batches_by_task(rows, how)) if is_one_model_per_task else how
+        work = how
+        if is_one_model_per_task:
+            work = str([sorted(batch) for batch in batches_by_task(rows, how)])
         key = (LIBRARY_OF[system], system in FLOAT32_SYSTEMS, system if not how else work)
         if key not in seen:
             seen.add(key)
