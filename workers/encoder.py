@@ -45,6 +45,7 @@ from workers.merged_weights import MergedWeights
 from workers.operator_choice import faster_ones
 from workers.operators import operators
 from workers.packed_batch import ROUND_TOKENS_TO, PackedBatch
+from workers.patched_copy import PatchedCopy
 from workers.precision import Precision
 from workers.relative_attention import RelativeBias
 from workers.sparse_policy import BreakEvens, SharedProduct, SparsePolicy
@@ -281,8 +282,9 @@ class Encoder:
         """Multiply, with changes of the weight beside the shared product or in a copy of it."""
         changed: list[tuple[Span, Linear]] = []
         beside: list[tuple[Span, SparseWeights]] = []
+        copy = self._copy(layer, product)
         for span, ops in active:
-            linear = self._changed_linear(layer, product, span.num_rows, ops)
+            linear = self._changed_linear(layer, product, span.num_rows, ops, copy)
             if linear is not None:
                 changed.append((span, linear))
             elif ops.sparse is not None:
@@ -297,38 +299,35 @@ class Encoder:
         )
         return y
 
+    def _copy(self, layer: int, product: Product) -> PatchedCopy:
+        weight = self.backbone.products[layer, product].weight
+        return PatchedCopy(weight, self.operators.patch_weight)
+
     def _changed_linear(
-        self, layer: int, product: Product, num_rows: int, ops: ProductOps
+        self, layer: int, product: Product, num_rows: int, ops: ProductOps, copy: PatchedCopy
     ) -> Linear | None:
-        """Return the product with a task's own weight, or None if it has none or needs none."""
-        choice, shared = self.choices[product], self.backbone.products[layer, product]
-        bias, sparse = self._biases[layer, product], ops.sparse
-        if sparse is not None and ops.dense is None:
-            if num_rows >= sparse.keep_from_rows:
+        """Return the product with a task's own weight, or None if it has none or needs none.
+
+        What it returns is called once, before another task's.
+        """
+        choice, bias = self.choices[product], self._biases[layer, product]
+        if ops.sparse is not None and ops.dense is None:
+            if num_rows >= ops.sparse.keep_from_rows:
                 kept = self._merged.product_of(
-                    sparse,
-                    shared.weight.numel() * self._dtype.itemsize,
-                    lambda: choice.shared_linear(self._changed_weight(shared.weight, ops), bias),
+                    ops.sparse,
+                    self.backbone.products[layer, product].weight.numel() * self._dtype.itemsize,
+                    lambda: choice.shared_linear(
+                        self._copy(layer, product).with_changes(ops).to(self._dtype), bias
+                    ),
                 )
                 if kept is not None:
                     return kept
-            if num_rows < sparse.patch_from_rows:
+            if num_rows < ops.sparse.patch_from_rows:
                 return None
         elif ops.dense is None:
             return None
         multiply = choice.unpacked_linear.op
-        return lambda x: multiply(x, self._changed_weight(shared.weight, ops), bias)
-
-    def _changed_weight(self, shared: torch.Tensor, ops: ProductOps) -> torch.Tensor:
-        """Return a copy of the shared weight with a task's changes, rounded once."""
-        copy = torch.empty_like(shared)
-        if ops.sparse is not None:
-            self.operators.patch_weight(shared, ops.sparse.weights, copy)
-        else:
-            copy.copy_(shared)
-        if ops.dense is not None:
-            copy.add_(ops.dense)
-        return copy.to(self._dtype)
+        return lambda x: multiply(x, copy.with_changes(ops).to(self._dtype), bias)
 
     @staticmethod
     def _by_spans(

@@ -140,7 +140,7 @@ def _change(weight: torch.Tensor) -> SparseWeights:
     """Return dropped weights, evenly spread."""
     num_out, num_in = weight.shape
     flat = torch.linspace(0, weight.numel() - 1, round(_DENSITY * weight.numel()) or 1)
-    return sparse_weights(flat.int().unique(), None, (num_out, num_in))
+    return sparse_weights(torch.unique(flat.int()), None, (num_out, num_in))
 
 
 def _agree(trial: _Trial, ways: Mapping[str, Operators], dtype: torch.dtype) -> bool:

@@ -62,6 +62,19 @@ class AddLayerNorm(Protocol):
         """Return the LayerNorm of the sum; may return `x`, overwritten."""
 
 
+class PatchWeight(Protocol):
+    """`gpu_ops.sparse_delta.patch_weight`, told what the copy has already."""
+
+    def __call__(
+        self,
+        weight: torch.Tensor,
+        delta: SparseWeights,
+        out: torch.Tensor,
+        before: SparseWeights | None = None,
+    ) -> torch.Tensor:
+        """Return `out` with the weight and its change; `before`: the change that it had."""
+
+
 class AddSparseDelta(Protocol):
     """`gpu_ops.sparse_delta.add_sparse_delta_`, for changes of one float32 weight."""
 
@@ -83,7 +96,7 @@ class Operators:
     attention: Attention
     activate_: Callable[[torch.Tensor], torch.Tensor]
     add_layer_norm: AddLayerNorm
-    patch_weight: Callable[[torch.Tensor, SparseWeights, torch.Tensor], torch.Tensor]
+    patch_weight: PatchWeight
     add_sparse_delta_: AddSparseDelta
     compiled: frozenset[OperatorName]
     """Which of them are compiled."""
@@ -119,10 +132,20 @@ def operators(
         CompiledAttention(attention) if attention else varlen_attention,
         CompiledGelu(activation) if activation else ACTIVATIONS[backbone.activation],
         CompiledAddLayerNorm(norm) if norm else add_layer_norm,
-        CompiledSparseDelta(patching).patch_weight if patching else patch_weight,
+        CompiledSparseDelta(patching).patch_weight if patching else _patch_anew,
         CompiledSparseDelta(beside).add_sparse_delta_ if beside else add_sparse,
         frozenset(compiled),
     )
+
+
+def _patch_anew(
+    weight: torch.Tensor,
+    delta: SparseWeights,
+    out: torch.Tensor,
+    before: SparseWeights | None = None,
+) -> torch.Tensor:
+    """Torch takes longer to write a change back than to copy the weight."""
+    return patch_weight(weight, delta, out)
 
 
 def available(backbone: Backbone, library: Library | None) -> list[OperatorName]:

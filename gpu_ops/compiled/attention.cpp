@@ -121,8 +121,7 @@ INLINE float softmax_numerators(float* scores, int64_t keys) {
         store(scores + whole, most);
     }
     for (int64_t key = 0; key < whole; key += LANES) {
-        const Floats some = load(scores + key);
-        most = some > most ? some : most;
+        most = max_keeping_nan(most, load(scores + key));
     }
     const Floats greatest = same(max_of(most));
     Floats sums = {};

@@ -48,11 +48,11 @@ class CompiledAddLayerNorm:
         gamma, beta, *others = (weight.data_ptr() for weight in weights)
         num_rows, width = x.shape
         scratch = torch.empty(width + 16)
+        ends = (ctypes.c_int64 * len(others))(*chain.from_iterable(spans)) if spans else None
         self._add_layer_norm[x.dtype](
             *(x.data_ptr(), residual.data_ptr(), num_rows, width),
             *(gamma, beta, eps, len(spans)),
-            (ctypes.c_int64 * (2 * len(spans)))(*chain.from_iterable(spans)),
-            (ctypes.c_void_p * len(others))(*others),
+            *(ends, (ctypes.c_void_p * len(others))(*others) if spans else None),
             scratch.data_ptr(),
         )
         return x

@@ -2,10 +2,6 @@
 // beside the shared one.
 #include "vector.h"
 
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
-
 namespace {
 
 struct Float16 {
@@ -50,13 +46,21 @@ struct Change {
     }
 };
 
-void patch(const float* weight, float* out, int64_t num_out, int64_t num_in, const Change& change) {
-    int64_t i = 0;
+// `out` has the weight with the changes `before`, whose columns are null where it has anything else.
+void patch(const float* weight, float* out, int64_t num_out, int64_t num_in, const Change& change,
+           const Change& before) {
+    int64_t next = 0, restored = 0;
     for (int64_t row = 0; row < num_out; row++, weight += num_in, out += num_in) {
-        memcpy(out, weight, num_in * sizeof(float));
-        for (const int64_t end = change.offset(row + 1); i < end; i++) {
-            const int64_t column = change.column(i);
-            out[column] = weight[column] + change.added(i, weight[column]);
+        if (before.columns == nullptr)
+            memcpy(out, weight, num_in * sizeof(float));
+        else
+            for (const int64_t end = before.offset(row + 1); restored < end; restored++) {
+                const int64_t column = before.column(restored);
+                out[column] = weight[column];
+            }
+        for (const int64_t end = change.offset(row + 1); next < end; next++) {
+            const int64_t column = change.column(next);
+            out[column] = weight[column] + change.added(next, weight[column]);
         }
     }
 }
@@ -155,11 +159,13 @@ void multiply(T* y, const T* x, int64_t num_rows, const float* weight, int64_t n
 EXPORT int64_t sparse_product_scratch(int64_t num_in) { return num_in * (MOST_VECTORS * LANES + 2); }
 
 // weight, out [num_out, num_in]. Columns and offsets are int16 or int32, values float16 (2), float32 (4) or none
-// (0: the weights are dropped).
+// (0: the weights are dropped). before_columns: null where `out` holds no other change of this weight.
 EXPORT void patch_weight(const float* weight, float* out, int64_t num_out, int64_t num_in, const void* columns,
                          int64_t column_bytes, const void* offsets, int64_t offset_bytes, const void* values,
-                         int64_t value_bytes) {
-    patch(weight, out, num_out, num_in, Change{columns, offsets, values, column_bytes, offset_bytes, value_bytes});
+                         int64_t value_bytes, const void* before_columns, int64_t before_column_bytes,
+                         const void* before_offsets, int64_t before_offset_bytes) {
+    patch(weight, out, num_out, num_in, Change{columns, offsets, values, column_bytes, offset_bytes, value_bytes},
+          Change{before_columns, before_offsets, nullptr, before_column_bytes, before_offset_bytes, 0});
 }
 
 // y [num_rows, num_out] += x [num_rows, num_in] times the change of weight [num_out, num_in].

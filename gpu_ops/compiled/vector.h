@@ -6,6 +6,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
 #ifndef VECTOR_LANES
 #if defined(__AVX512F__)
 #define VECTOR_LANES 16
@@ -33,8 +37,29 @@ struct BFloat16 {
 };
 
 INLINE Floats same(float x) { return x - Floats{}; }
-INLINE Floats min_keeping_nan(Floats x, float most) { return x > most ? same(most) : x; }
-INLINE Floats max_keeping_nan(Floats x, float least) { return x < least ? same(least) : x; }
+INLINE Floats size_of(Floats x) { return (Floats)((Ints)x & 0x7fffffff); }
+
+// The smaller or larger one, and x where either is NaN. x86 has an instruction that does just this, which
+// compilers do not use for it.
+INLINE Floats min_keeping_nan(Floats x, Floats other) {
+#if defined(__AVX512F__) && VECTOR_LANES == 16
+    return _mm512_min_ps(other, x);
+#elif defined(__AVX__) && VECTOR_LANES == 8
+    return _mm256_min_ps(other, x);
+#else
+    return x > other ? other : x;
+#endif
+}
+
+INLINE Floats max_keeping_nan(Floats x, Floats other) {
+#if defined(__AVX512F__) && VECTOR_LANES == 16
+    return _mm512_max_ps(other, x);
+#elif defined(__AVX__) && VECTOR_LANES == 8
+    return _mm256_max_ps(other, x);
+#else
+    return x < other ? other : x;
+#endif
+}
 
 INLINE Floats load(const float* from) { return *reinterpret_cast<const UnalignedFloats*>(from); }
 INLINE void store(float* to, Floats x) { *reinterpret_cast<UnalignedFloats*>(to) = x; }
@@ -141,15 +166,13 @@ INLINE float sum_of(Floats x) {
 
 template <int HALF = LANES / 2>
 INLINE float max_of(Floats x) {
-    const Floats upper = upper_lanes<HALF>(x);
-    x = x > upper ? x : upper;
+    x = max_keeping_nan(x, upper_lanes<HALF>(x));
     if constexpr (HALF > 1) return max_of<HALF / 2>(x);
     return x[0];
 }
 
-// 2^x, relative error 1e-7; 0 below -126.5, NaN for NaN. x must be below 128.
-INLINE Floats exp2_of(Floats x) {
-    x = max_keeping_nan(x, -127.0f);
+// 2^x, relative error 1e-7; 0 from -127 to -126.5, NaN for NaN. x must be -127 to 127.
+INLINE Floats exp2_within(Floats x) {
     const Floats shifted = x + 12582912.0f;  // 1.5 * 2^23: the whole number is in the lowest bits
     const Floats rest = x - (shifted - 12582912.0f);
     Floats power = 1.534581185e-4f * rest + 1.339993122e-3f;  // minimax over [-0.5, 0.5]
@@ -160,3 +183,6 @@ INLINE Floats exp2_of(Floats x) {
     power = power * rest + 1.0f;
     return power * (Floats)(((Ints)shifted << 23) + 0x3f800000);
 }
+
+// The same for any x up to 127: 0 below -126.5.
+INLINE Floats exp2_of(Floats x) { return exp2_within(max_keeping_nan(x, same(-127.0f))); }

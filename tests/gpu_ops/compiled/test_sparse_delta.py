@@ -70,6 +70,20 @@ def test_a_product_beside_is_that_of_the_dense_change(
     assert_close(y, expected, 1e-2 if dtype == torch.bfloat16 else 2e-5)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_copy_goes_from_one_change_to_the_next(library: Library, shape: tuple[int, int]) -> None:
+    """What only the change before had is the shared weight again."""
+    weight = normal(*shape, seed=7)
+    ops, copy, before = CompiledSparseDelta(library), torch.empty(shape), None
+    for seed, (form, density) in enumerate([("dropped", 0.9), ("float16", 0.01), ("dropped", 0.5)]):
+        delta, dense = change(shape, density, form, weight, seed)
+
+        ops.patch_weight(weight, delta, copy, before)
+
+        assert copy.equal((weight.double() + dense).float())
+        before = delta
+
+
 @pytest.mark.parametrize("value", [65504.0, 6e-8, -6.1e-5, 0.0, -0.0, 1.5])
 def test_float16_values_keep_their_value(library: Library, value: float) -> None:
     """The largest, denormal ones and zeros."""
