@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCK := requirements.lock
+COMPILED := gpu_ops/compiled
+COMPILED_STAMP := $(VENV)/.compiled
 ROWS := .petstream/rows
 ORACLES := .venv-oracles
 ORACLES_STAMP := $(ORACLES)/.installed
@@ -18,7 +20,7 @@ PEERS_LOCK := benchmarks/environments/peers.lock
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
-setup: $(STAMP)  ## the virtual environment, from the hashed lock
+setup: $(STAMP) $(COMPILED_STAMP) ## the virtual environment, from the hashed lock, and compiled operators
 
 $(STAMP): $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
@@ -30,7 +32,12 @@ $(STAMP): $(LOCK) pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
 	@touch $@
 
-demo: $(STAMP)   ## a real Kafka, eight real tasks, real answers, a table
+# Without a C++ compiler this says so and all else works.
+$(COMPILED_STAMP): $(wildcard $(COMPILED)/*.cpp $(COMPILED)/*.h $(COMPILED)/build.py) | $(STAMP)
+	$(BIN)/python -m gpu_ops.compiled.build
+	@touch $@
+
+demo: $(STAMP) $(COMPILED_STAMP) ## a real Kafka, eight real tasks, real answers, a table
 	$(BIN)/petstream demo
 
 test: $(STAMP)   ## every test, real broker included
@@ -47,7 +54,7 @@ check: $(STAMP)  ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## every benchmark that needs no GPU, one JSON document each
+bench: $(STAMP) $(COMPILED_STAMP) ## every benchmark that needs no GPU, one JSON document each
 	$(BIN)/petstream bench engine --json
 	@for script in $(filter-out benchmarks/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$script --json || exit 1; done
 

@@ -7,6 +7,7 @@ import sys
 from importlib.metadata import Distribution, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from packaging.requirements import Requirement
@@ -131,3 +132,17 @@ def test_make_says_in_one_line_what_is_missing(tmp_path: Path, script: str, reme
     said = [line for line in ended.stderr.splitlines() if "Error 1" not in line]
     assert len(said) == 1
     assert remedy in said[0]
+
+
+def test_wheel_has_the_sources_of_compiled_operators(tmp_path: Path) -> None:
+    """They are compiled where it is installed; what was compiled here stays here."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+
+    (wheel,) = tmp_path.glob("*.whl")
+    with ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    folder = ROOT / "gpu_ops" / "compiled"
+    sources = {f"gpu_ops/compiled/{path.name}" for path in folder.glob("*.*")}
+    assert {"gpu_ops/compiled/attention.cpp", "gpu_ops/compiled/vector.h"} < sources <= names
+    assert not any(name.endswith(".so") for name in names)

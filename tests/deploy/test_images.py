@@ -119,6 +119,14 @@ def test_image_holds_every_package_of_the_wheel() -> None:
     assert {f"COPY {name} {name}" for name in packages} <= set(STAGES["wheel"][1])
 
 
+def test_operators_are_compiled_into_the_wheel() -> None:
+    """The images have no compiler, so what they run is made before the wheel is packed."""
+    (build,) = [line for line in STAGES["wheel"][1] if "hatchling build" in line]
+
+    assert build.index("g++") < build.index("gpu_ops.compiled.build") < build.index("hatchling")
+    assert not any("g++" in line for target in TARGETS for line in _line_of(target))
+
+
 @pytest.fixture(scope="module")
 def selection() -> ModuleType:
     """The script that chooses what is installed."""
