@@ -17,7 +17,6 @@ between them; what a pass begins with (embeddings) and ends with is float32, as 
 LayerNorms, gates, and weights that are patched before they are rounded.
 """
 
-from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate
 
@@ -32,24 +31,21 @@ from gpu_ops.low_rank import add_low_rank_
 from gpu_ops.row_gate import row_gates
 from gpu_ops.scale import scale_
 from gpu_ops.spans import Span
-from gpu_ops.sparse_delta import SparseWeights, changed_values
+from gpu_ops.sparse_delta import changed_values
 from gpu_ops.sublayer_adapter import run_sublayer_adapter
 from gpu_ops.task_products import TaskProducts
 from gpu_ops.varlen_attention import PrefixStates
 from tasks.backbone_shape import NormSite
 from workers.backbone import PRODUCTS, SITES_OF, Backbone, Product
 from workers.expanded_weights import ExpandedWeights
-from workers.linear_backends import Linear, LinearChoice, choose
 from workers.machine_figures import MachineFigures
 from workers.merged_weights import MergedWeights
 from workers.operator_choice import faster_ones
 from workers.operators import operators
-from workers.packed_batch import ROUND_TOKENS_TO, PackedBatch
-from workers.patched_copy import PatchedCopy
+from workers.packed_batch import PackedBatch
 from workers.precision import Precision
 from workers.relative_attention import RelativeBias
-from workers.sparse_policy import BreakEvens, SharedProduct, SparsePolicy
-from workers.task_ops import ProductOps
+from workers.shared_products import SharedProducts
 from workers.task_products import bottleneck_products, low_rank_products
 from workers.torch_dtypes import TORCH_DTYPES
 
@@ -57,10 +53,6 @@ NORM_BEHIND: dict[Product, NormSite] = {
     "attention_output": "attention_norm",
     "ffn_output": "ffn_norm",
 }
-WARM_UP_TOKENS = 256
-"""A lone query, or a few short ones."""
-Active = Sequence[tuple[Span, ProductOps]]
-"""The tasks of a batch that have ops at the product at hand, with their tokens; ascending."""
 
 
 class Encoder:
@@ -83,17 +75,6 @@ class Encoder:
         """
         self.backbone = backbone
         self._dtype = dtype = TORCH_DTYPES[precision]
-        self.choices: dict[Product, LinearChoice] = {}
-        for product in PRODUCTS:
-            weights = backbone.products[0, product]
-            converted = weights.weight.to(dtype), weights.bias.to(dtype)
-            self.choices[product] = choose(*converted, figures)
-        self._linears: dict[tuple[int, Product], Linear] = {}
-        self._biases: dict[tuple[int, Product], torch.Tensor] = {}
-        for place, weights in backbone.products.items():
-            bias = self._biases[place] = weights.bias.to(dtype)
-            choice = self.choices[place[1]]
-            self._linears[place] = choice.shared_linear(weights.weight.to(dtype), bias)
         self._expanded = ExpandedWeights(dtype)
         library = load()
         compiled = faster_ones(backbone, dtype, library, figures)
@@ -102,26 +83,18 @@ class Encoder:
         self._relative_bias = (
             None if table is None else RelativeBias(table, backbone.shape.max_positions)
         )
-        self._sparse_policy = SparsePolicy(
-            (
-                SharedProduct(
-                    backbone.products[0, product],
-                    self._biases[0, product],
-                    self._linears[0, product],
-                    self.choices[product].unpacked_linear,
-                    self.choices[product].us_per_row[self.choices[product].shared],
-                )
-                for product in PRODUCTS
-            ),
+        self.products = SharedProducts(
+            backbone,
+            dtype,
             operators(backbone, cache(changed_values), library, compiled),
             figures,
+            merged,
         )
-        self._merged = merged
         self.low_rank_products: dict[Product, TaskProducts] = {
             product: low_rank_products(
                 backbone.products[0, product].weight.to(dtype),
                 len(SITES_OF[product]),
-                self.choices[product].unpacked_linear,
+                self.products.choices[product].unpacked_linear,
                 figures,
             )
             for product in PRODUCTS
@@ -129,32 +102,9 @@ class Encoder:
         self.adapter_products = bottleneck_products(
             backbone.shape.hidden_size,
             dtype,
-            self.choices["attention_output"].unpacked_linear,
+            self.products.choices["attention_output"].unpacked_linear,
             figures,
         )
-
-    @property
-    def us_per_row(self) -> float:
-        """CPU time of one layer's shared products, microseconds a row, as measured."""
-        return sum(choice.us_per_row[choice.shared] for choice in self.choices.values())
-
-    def warm_up(self) -> None:
-        """Let oneDNN build its kernels of few rows, each of which takes as long as their product.
-
-        A kernel belongs to a number of rows; batches are padded to multiples of `ROUND_TOKENS_TO`.
-        With more rows than these the product takes ten times as long as building it.
-        """
-        for product, choice in self.choices.items():
-            if choice.shared == "torch":
-                continue
-            num_in = self.backbone.products[0, product].weight.shape[1]
-            for rows in range(ROUND_TOKENS_TO, WARM_UP_TOKENS + 1, ROUND_TOKENS_TO):
-                self._linears[0, product](torch.zeros(rows, num_in, dtype=self._dtype))
-
-    def break_evens(self, layer: int, product: Product, delta: SparseWeights) -> BreakEvens:
-        """Return from how many rows on a sparse change is better in a copy of the weight."""
-        shape = self.backbone.products[layer, product].weight.shape
-        return self._sparse_policy.break_evens(delta, shape)
 
     def encode(self, batch: PackedBatch) -> torch.Tensor:
         """Return the last layer's hidden states, shape (num_tokens, hidden), float32."""
@@ -242,7 +192,7 @@ class Encoder:
             if (ops := segment.task.ops.products.get((layer, product))) is not None
         ]
         if not segments:
-            return self._linears[layer, product](x)
+            return self.products.multiply((layer, product), x, (), self.operators)
         active = [(segment.tokens, ops) for segment, ops in segments]
         vector = self._expanded.vector
         scaled = [
@@ -251,7 +201,7 @@ class Encoder:
         if scaled and product in ("qkv", "ffn_input"):
             x = x.clone()  # the residual reads it too
         scale_(x, [span for span, _ in scaled], [scale for _, scale in scaled])
-        y = self._shared_and_changed(layer, product, x, active)
+        y = self.products.multiply((layer, product), x, active, self.operators)
         low_rank = [(part, ops.low_rank) for part, ops in segments if ops.low_rank is not None]
         add_low_rank_(
             y,
@@ -275,77 +225,6 @@ class Encoder:
             self.adapter_products,
         )
         return y
-
-    def _shared_and_changed(
-        self, layer: int, product: Product, x: torch.Tensor, active: Active
-    ) -> torch.Tensor:
-        """Multiply, with changes of the weight beside the shared product or in a copy of it."""
-        changed: list[tuple[Span, Linear]] = []
-        beside: list[tuple[Span, SparseWeights]] = []
-        copy = self._copy(layer, product)
-        for span, ops in active:
-            linear = self._changed_linear(layer, product, span.num_rows, ops, copy)
-            if linear is not None:
-                changed.append((span, linear))
-            elif ops.sparse is not None:
-                beside.append((span, ops.sparse.weights))
-        y = self._by_spans(self._linears[layer, product], x, changed)
-        self.operators.add_sparse_delta_(
-            y,
-            x,
-            [span for span, _ in beside],
-            [delta for _, delta in beside],
-            self.backbone.products[layer, product].weight,
-        )
-        return y
-
-    def _copy(self, layer: int, product: Product) -> PatchedCopy:
-        weight = self.backbone.products[layer, product].weight
-        return PatchedCopy(weight, self.operators.patch_weight)
-
-    def _changed_linear(
-        self, layer: int, product: Product, num_rows: int, ops: ProductOps, copy: PatchedCopy
-    ) -> Linear | None:
-        """Return the product with a task's own weight, or None if it has none or needs none.
-
-        What it returns is called once, before another task's.
-        """
-        choice, bias = self.choices[product], self._biases[layer, product]
-        if ops.sparse is not None and ops.dense is None:
-            if num_rows >= ops.sparse.keep_from_rows:
-                kept = self._merged.product_of(
-                    ops.sparse,
-                    self.backbone.products[layer, product].weight.numel() * self._dtype.itemsize,
-                    lambda: choice.shared_linear(
-                        self._copy(layer, product).with_changes(ops).to(self._dtype), bias
-                    ),
-                )
-                if kept is not None:
-                    return kept
-            if num_rows < ops.sparse.patch_from_rows:
-                return None
-        elif ops.dense is None:
-            return None
-        multiply = choice.unpacked_linear.op
-        return lambda x: multiply(x, copy.with_changes(ops).to(self._dtype), bias)
-
-    @staticmethod
-    def _by_spans(
-        linear: Linear, x: torch.Tensor, changed: Sequence[tuple[Span, Linear]]
-    ) -> torch.Tensor:
-        """Multiply the given spans by weights of their own, the rest by the shared one."""
-        if not changed:
-            return linear(x)
-        parts: list[torch.Tensor] = []
-        done = 0
-        for (start, end), own in changed:
-            if start > done:
-                parts.append(linear(x[done:start]))
-            parts.append(own(x[start:end]))
-            done = end
-        if done < len(x):
-            parts.append(linear(x[done:]))
-        return torch.cat(parts)
 
     def _end_sublayer(
         self,

@@ -129,7 +129,7 @@ class Engine:
             return "bfloat16"
         bfloat16 = self.encoders.get("bfloat16")
         is_faster = bfloat16 is not None and (
-            bfloat16.us_per_row < self.encoders["float32"].us_per_row
+            bfloat16.products.us_per_row < self.encoders["float32"].products.us_per_row
         )
         return "bfloat16" if passes_bfloat16 and is_faster else "float32"
 
@@ -168,7 +168,7 @@ class Engine:
         torch.set_num_threads(1)
         with torch.inference_mode():
             encoder = Encoder(self.backbone, precision, figures, self.merged)
-            encoder.warm_up()
+            encoder.products.warm_up()
             return encoder
 
     def _run_slice(
@@ -188,7 +188,7 @@ def _with_break_evens(ops: TaskOps, encoder: Encoder) -> TaskOps:
     for (layer, product), at_product in ops.products.items():
         if at_product.sparse is not None:
             weights = at_product.sparse.weights
-            change = SparseChange(weights, *encoder.break_evens(layer, product, weights))
+            change = SparseChange(weights, *encoder.products.break_evens((layer, product), weights))
             products[layer, product] = replace(at_product, sparse=change)
     return replace(ops, products=products)
 

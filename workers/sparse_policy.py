@@ -16,7 +16,6 @@ import torch
 
 from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import SparseWeights, sparse_weights
-from workers.backbone import LinearWeights
 from workers.break_even import FEW_ROWS, MANY_ROWS, Gains
 from workers.linear_backends import Linear, UnpackedLinear
 from workers.machine_figures import MachineFigures
@@ -32,8 +31,8 @@ _DENSITIES = (0.005, 0.05)
 class SharedProduct:
     """A product of the backbone that tasks may change."""
 
-    weights: LinearWeights
-    """float32: changes are written into a copy of these."""
+    weight: torch.Tensor
+    """Shape (out, in), float32: changes are written into a copy of it."""
     bias: torch.Tensor
     """Shape (out,), of the type that is computed in."""
     linear: Linear
@@ -78,7 +77,7 @@ class SparsePolicy:
         self._measured: dict[tuple[torch.Size, bool], list[_Measured]] = {}
         for product in products:
             for is_dropped in (False, True):
-                self._measured[product.weights.weight.shape, is_dropped] = [
+                self._measured[product.weight.shape, is_dropped] = [
                     _measured(product, density, operators, figures, is_dropped=is_dropped)
                     for density in _DENSITIES
                 ]
@@ -111,7 +110,7 @@ def _measured(
     *,
     is_dropped: bool,
 ) -> _Measured:
-    weight = product.weights.weight
+    weight = product.weight
     delta = _change(weight, density, is_dropped)
     what, (num_out, num_in) = "drop" if is_dropped else "change", weight.shape
     compiled = [name for name in ("patch", "sparse product") if name in operators.compiled]
@@ -138,7 +137,7 @@ def _change(weight: torch.Tensor, density: float, is_dropped: bool) -> SparseWei
 
 
 def _gains_of_patching(product: SharedProduct, delta: SparseWeights, operators: Operators) -> Gains:
-    weight, bias = product.weights.weight, product.bias
+    weight, bias = product.weight, product.bias
 
     def beside(x: torch.Tensor) -> None:
         operators.add_sparse_delta_(product.linear(x), x, [Span(0, len(x))], [delta], weight)
@@ -152,7 +151,7 @@ def _gains_of_patching(product: SharedProduct, delta: SparseWeights, operators: 
 
 def _gains_of_keeping(product: SharedProduct, delta: SparseWeights, operators: Operators) -> Gains:
     """Measure a product of the task's own rows, which then leave the shared one."""
-    weight, bias = product.weights.weight, product.bias
+    weight, bias = product.weight, product.bias
     outputs = torch.zeros(MANY_ROWS, weight.shape[0], dtype=bias.dtype)
 
     def beside(x: torch.Tensor) -> None:

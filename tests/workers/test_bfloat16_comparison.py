@@ -22,6 +22,7 @@ from workers.engine import Engine
 from workers.local_level import LocalAnswer, LocalLevel
 from workers.precision import Precision, precisions_of
 from workers.processor import Processor
+from workers.shared_products import SharedProducts
 from workers.task_manager import LoadedTask, TaskManager
 
 TASKS = ("banking77", "nlupp", "snips_slots")
@@ -82,7 +83,7 @@ def test_a_worker_goes_by_the_record_of_the_stored_task(
 ) -> None:
     """None: a task that was never compared."""
     both = Engine(small_engine.backbone, threads=1, precisions=("float32", "bfloat16"))
-    monkeypatch.setattr(type(both.encoders["float32"]), "us_per_row", property(_cost))
+    monkeypatch.setattr(SharedProducts, "us_per_row", property(_cost))
     store = WatchedStore(tmp_path / "tasks")
     reference = add_task(store, both, "weather")
     if passes is not None:
@@ -105,9 +106,9 @@ def test_a_worker_goes_by_the_record_of_the_stored_task(
     both.close()
 
 
-def _cost(encoder: object) -> float:
+def _cost(products: object) -> float:
     """As on a processor that has bfloat16."""
-    return {"torch.float32": 2.0, "torch.bfloat16": 1.0}[str(getattr(encoder, "_dtype", None))]
+    return {"torch.float32": 2.0, "torch.bfloat16": 1.0}[str(getattr(products, "_dtype", None))]
 
 
 def _precision(engine: Engine, store: WatchedStore, reference: TaskReference) -> Precision:

@@ -125,5 +125,8 @@ def test_bfloat16_is_taken_where_it_is_faster_and_the_task_passed(
 
 
 class _Costing:
+    """Stands for an encoder, and for its products."""
+
     def __init__(self, us_per_row: float) -> None:
         self.us_per_row = us_per_row
+        self.products = self

@@ -94,7 +94,7 @@ def test_kernels_of_few_rows_are_built_before_the_first_query(
     small_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of every row count that a batch of up to 256 tokens is padded to, where oneDNN multiplies."""
-    encoder = small_engine.encoders["float32"]
+    shared = small_engine.encoders["float32"].products
     rows: dict[Product, list[int]] = {product: [] for product in PRODUCTS}
 
     def counted(product: Product, linear: Linear) -> Linear:
@@ -105,14 +105,14 @@ def test_kernels_of_few_rows_are_built_before_the_first_query(
         return run
 
     for product in PRODUCTS:
-        linear = counted(product, encoder._linears[0, product])
-        monkeypatch.setitem(encoder._linears, (0, product), linear)
-    choices = {product: encoder.choices[product] for product in PRODUCTS}
+        linear = counted(product, shared._linears[0, product])
+        monkeypatch.setitem(shared._linears, (0, product), linear)
+    choices = {product: shared.choices[product] for product in PRODUCTS}
     choices["qkv"] = replace(choices["qkv"], shared="onednn-packed")
     choices["ffn_input"] = replace(choices["ffn_input"], shared="torch")
-    monkeypatch.setattr(encoder, "choices", choices)
+    monkeypatch.setattr(shared, "choices", choices)
 
-    encoder.warm_up()
+    shared.warm_up()
 
     assert rows["qkv"] == [*range(16, 257, 16)]
     assert rows["ffn_input"] == []

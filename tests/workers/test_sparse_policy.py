@@ -54,7 +54,7 @@ def test_every_density_is_told_from_the_two_that_were_measured(
     def linear(x: torch.Tensor) -> torch.Tensor:
         return F.linear(x, weights.weight, weights.bias)
 
-    product = SharedProduct(weights, weights.bias, linear, unpacked, us_per_row=5.0)
+    product = SharedProduct(weights.weight, weights.bias, linear, unpacked, us_per_row=5.0)
     operators = small_engine.encoders["float32"].operators
     policy = SparsePolicy([product], operators, MachineFigures())
 

@@ -1,0 +1,185 @@
+"""The matrix products that all tasks share, and the weights of those tasks that change them.
+
+A task's sparse change of a weight (mask, diff) is a sparse product beside the shared one, or is
+written into a copy of the weight that multiplies that task's rows; which is faster depends on how
+many rows it has. A dense change always is. The copies of the changes that are used most are kept.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from gpu_ops.spans import Span
+from gpu_ops.sparse_delta import SparseWeights
+from workers.backbone import PRODUCTS, Backbone, Product
+from workers.linear_backends import Linear, LinearChoice, choose
+from workers.machine_figures import MachineFigures
+from workers.merged_weights import MergedWeights
+from workers.operators import Operators
+from workers.packed_batch import ROUND_TOKENS_TO
+from workers.patched_copy import PatchedCopy
+from workers.sparse_policy import BreakEvens, SharedProduct, SparsePolicy
+from workers.task_ops import ProductOps
+
+WARM_UP_TOKENS = 256
+"""A lone query, or a few short ones."""
+Place = tuple[int, Product]
+"""Layer and product."""
+
+
+class SharedProducts:
+    """Multiplies in one type, by the back ends that are fastest on this machine."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        dtype: torch.dtype,
+        operators: Operators,
+        figures: MachineFigures,
+        merged: MergedWeights,
+    ) -> None:
+        """Choose the back ends, and measure the ways to a changed weight.
+
+        Args:
+            backbone: The shared weights.
+            dtype: What to compute in.
+            operators: What sparse changes are timed with.
+            figures: Those of this machine; what is not among them is measured.
+            merged: Keeps the weights of the sparse changes that are used most.
+        """
+        self._weights = {place: weights.weight for place, weights in backbone.products.items()}
+        self._dtype = dtype
+        self._merged = merged
+        self.choices: dict[Product, LinearChoice] = {}
+        for product in PRODUCTS:
+            weights = backbone.products[0, product]
+            converted = weights.weight.to(dtype), weights.bias.to(dtype)
+            self.choices[product] = choose(*converted, figures)
+        self._linears: dict[Place, Linear] = {}
+        self._biases: dict[Place, torch.Tensor] = {}
+        for place, weights in backbone.products.items():
+            bias = self._biases[place] = weights.bias.to(dtype)
+            choice = self.choices[place[1]]
+            self._linears[place] = choice.shared_linear(weights.weight.to(dtype), bias)
+        self._sparse_policy = SparsePolicy(
+            (
+                SharedProduct(
+                    self._weights[0, product],
+                    self._biases[0, product],
+                    self._linears[0, product],
+                    choice.unpacked_linear,
+                    choice.us_per_row[choice.shared],
+                )
+                for product, choice in self.choices.items()
+            ),
+            operators,
+            figures,
+        )
+
+    @property
+    def us_per_row(self) -> float:
+        """CPU time of one layer's products, microseconds a row, as measured."""
+        return sum(choice.us_per_row[choice.shared] for choice in self.choices.values())
+
+    def warm_up(self) -> None:
+        """Let oneDNN build its kernels of few rows, each of which takes as long as their product.
+
+        A kernel belongs to a number of rows; batches are padded to multiples of `ROUND_TOKENS_TO`.
+        With more rows than these the product takes ten times as long as building it.
+        """
+        for product, choice in self.choices.items():
+            if choice.shared == "torch":
+                continue
+            num_in = self._weights[0, product].shape[1]
+            for rows in range(ROUND_TOKENS_TO, WARM_UP_TOKENS + 1, ROUND_TOKENS_TO):
+                self._linears[0, product](torch.zeros(rows, num_in, dtype=self._dtype))
+
+    def break_evens(self, place: Place, delta: SparseWeights) -> BreakEvens:
+        """Return from how many rows on a sparse change is better in a copy of the weight."""
+        return self._sparse_policy.break_evens(delta, self._weights[place].shape)
+
+    def multiply(
+        self,
+        place: Place,
+        x: torch.Tensor,
+        tasks: Sequence[tuple[Span, ProductOps]],
+        operators: Operators,
+    ) -> torch.Tensor:
+        """Return the product of all rows, each with its task's weight.
+
+        Args:
+            place: Which product.
+            x: Shape (num_tokens, in), of the type that is computed in.
+            tasks: Those that have ops at the product, with their tokens; ascending.
+            operators: For the sparse changes.
+
+        Returns:
+            Shape (num_tokens, out), likewise.
+        """
+        changed: list[tuple[Span, Linear]] = []
+        beside: list[tuple[Span, SparseWeights]] = []
+        copy = PatchedCopy(self._weights[place], operators.patch_weight)
+        for span, ops in tasks:
+            linear = self._changed_linear(place, span.num_rows, ops, copy, operators)
+            if linear is not None:
+                changed.append((span, linear))
+            elif ops.sparse is not None:
+                beside.append((span, ops.sparse.weights))
+        y = _by_spans(self._linears[place], x, changed)
+        operators.add_sparse_delta_(
+            y,
+            x,
+            [span for span, _ in beside],
+            [delta for _, delta in beside],
+            self._weights[place],
+        )
+        return y
+
+    def _changed_linear(
+        self,
+        place: Place,
+        num_rows: int,
+        ops: ProductOps,
+        copy: PatchedCopy,
+        operators: Operators,
+    ) -> Linear | None:
+        """Return the product with a task's own weight, or None if it has none or needs none.
+
+        What it returns is called once, before another task's.
+        """
+        weight, bias, choice = self._weights[place], self._biases[place], self.choices[place[1]]
+
+        def merge() -> Linear:
+            own = PatchedCopy(weight, operators.patch_weight).with_changes(ops)
+            return choice.shared_linear(own.to(self._dtype), bias)
+
+        if ops.sparse is not None and ops.dense is None:
+            if num_rows >= ops.sparse.keep_from_rows:
+                num_bytes = weight.numel() * self._dtype.itemsize
+                kept = self._merged.product_of(ops.sparse, num_bytes, merge)
+                if kept is not None:
+                    return kept
+            if num_rows < ops.sparse.patch_from_rows:
+                return None
+        elif ops.dense is None:
+            return None
+        multiply = choice.unpacked_linear.op
+        return lambda x: multiply(x, copy.with_changes(ops).to(self._dtype), bias)
+
+
+def _by_spans(
+    linear: Linear, x: torch.Tensor, changed: Sequence[tuple[Span, Linear]]
+) -> torch.Tensor:
+    """Multiply the given spans by weights of their own, the rest by the shared one."""
+    if not changed:
+        return linear(x)
+    parts: list[torch.Tensor] = []
+    done = 0
+    for (start, end), own in changed:
+        if start > done:
+            parts.append(linear(x[done:start]))
+        parts.append(own(x[start:end]))
+        done = end
+    if done < len(x):
+        parts.append(linear(x[done:]))
+    return torch.cat(parts)
