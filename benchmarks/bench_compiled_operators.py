@@ -95,10 +95,7 @@ def compare(engine: Engine, rows: list[EngineRow], repeats: int) -> dict[str, fl
     spent_s: dict[str, list[Seconds]] = {way: [] for way in ways}
     for _ in range(1 + repeats):
         for way, ops in ways.items():
-            of_pass: WHOLE = "whole pass"
-LEAST_SHARE = 0.005
-
-Seconds = defaultdict(float)
+            of_pass: Seconds = defaultdict(float)
             encoder.operators = timed(ops, of_pass)
             started_s = time.process_time()
             engine.run(rows)
