@@ -17,6 +17,7 @@ between them; what a pass begins with (embeddings) and ends with is float32, as 
 LayerNorms, gates, and weights that are patched before they are rounded.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate
 
@@ -24,10 +25,10 @@ import torch
 from torch.nn import functional as F
 
 from gpu_ops.bias import add_bias_
-from gpu_ops.bottleneck import add_bottleneck_
+from gpu_ops.bottleneck import BottleneckWeights, add_bottleneck_
 from gpu_ops.compiled.library import load
 from gpu_ops.layer_norm import NormWeights
-from gpu_ops.low_rank import add_low_rank_
+from gpu_ops.low_rank import LowRankFactors, add_low_rank_
 from gpu_ops.row_gate import row_gates
 from gpu_ops.scale import scale_
 from gpu_ops.spans import Span
@@ -42,10 +43,11 @@ from workers.machine_figures import MachineFigures
 from workers.merged_weights import MergedWeights
 from workers.operator_choice import faster_ones
 from workers.operators import operators
-from workers.packed_batch import PackedBatch
+from workers.packed_batch import PackedBatch, Segment
 from workers.precision import Precision
 from workers.relative_attention import RelativeBias
 from workers.shared_products import SharedProducts
+from workers.task_ops import ProductOps
 from workers.task_products import bottleneck_products, low_rank_products
 from workers.torch_dtypes import TORCH_DTYPES
 
@@ -202,29 +204,64 @@ class Encoder:
             x = x.clone()  # the residual reads it too
         scale_(x, [span for span, _ in scaled], [scale for _, scale in scaled])
         y = self.products.multiply((layer, product), x, active, self.operators)
-        low_rank = [(part, ops.low_rank) for part, ops in segments if ops.low_rank is not None]
-        add_low_rank_(
-            y,
-            x,
-            [segment.tokens for segment, _ in low_rank],
-            [self._expanded.low_rank(factors) for _, factors in low_rank],
-            self.low_rank_products[product],
-            [segment.row_lens for segment, _ in low_rank],
-        )
+        self._add_low_rank_(y, x, product, segments)
         scales = [
             (span, vector(ops.output_scale)) for span, ops in active if ops.output_scale is not None
         ]
         scale_(y, [span for span, _ in scales], [scale for _, scale in scales])
         biases = [(span, vector(ops.bias)) for span, ops in active if ops.bias is not None]
         add_bias_(y, [span for span, _ in biases], [bias for _, bias in biases])
-        adapters = [(span, ops.adapter) for span, ops in active if ops.adapter is not None]
+        self._add_adapters_(y, active)
+        return y
+
+    def _add_low_rank_(
+        self,
+        y: torch.Tensor,
+        x: torch.Tensor,
+        product: Product,
+        segments: Sequence[tuple[Segment, ProductOps]],
+    ) -> None:
+        """Add low-rank updates, compiled where there is one that takes them."""
+        compiled = self.operators.add_low_rank_
+        by_torch: list[tuple[Segment, LowRankFactors]] = []
+        by_compiled: list[tuple[Span, LowRankFactors]] = []
+        for segment, ops in segments:
+            if ops.low_rank is None:
+                continue
+            if compiled is not None and compiled.takes(ops.low_rank):
+                by_compiled.append((segment.tokens, ops.low_rank))
+            else:
+                by_torch.append((segment, ops.low_rank))
+        if compiled is not None:
+            compiled(y, x, [span for span, _ in by_compiled], [task for _, task in by_compiled])
+        add_low_rank_(
+            y,
+            x,
+            [segment.tokens for segment, _ in by_torch],
+            [self._expanded.low_rank(factors) for _, factors in by_torch],
+            self.low_rank_products[product],
+            [segment.row_lens for segment, _ in by_torch],
+        )
+
+    def _add_adapters_(self, y: torch.Tensor, tasks: Sequence[tuple[Span, ProductOps]]) -> None:
+        """Run adapters, compiled where there is one that takes them."""
+        compiled = self.operators.add_bottleneck_
+        by_torch: list[tuple[Span, BottleneckWeights]] = []
+        by_compiled: list[tuple[Span, BottleneckWeights]] = []
+        for span, ops in tasks:
+            if ops.adapter is None:
+                continue
+            adapter = self._expanded.adapter(ops.adapter)
+            is_taken = compiled is not None and compiled.takes(adapter)
+            (by_compiled if is_taken else by_torch).append((span, adapter))
+        if compiled is not None:
+            compiled(y, [span for span, _ in by_compiled], [one for _, one in by_compiled])
         add_bottleneck_(
             y,
-            [span for span, _ in adapters],
-            [self._expanded.adapter(adapter) for _, adapter in adapters],
+            [span for span, _ in by_torch],
+            [adapter for _, adapter in by_torch],
             self.adapter_products,
         )
-        return y
 
     def _end_sublayer(
         self,

@@ -12,7 +12,9 @@ from functools import cache, partial
 
 import torch
 
+from gpu_ops.bottleneck import BottleneckWeights, add_bottleneck_
 from gpu_ops.compiled.library import Library
+from gpu_ops.low_rank import LowRankFactors, UpFactor, add_low_rank_
 from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import SparseWeights, changed_values, sparse_weights
 from workers.backbone import Backbone
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 _REPEATS = 5
 _TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+_TASKS, _RANK, _BOTTLENECK = 8, 8, 64
+"""Of the trials with low-rank updates and adapters."""
 _DENSITY = 0.01
 """Between that of diff pruning and that of MaskBERT."""
 
@@ -127,12 +131,67 @@ def _sparse_product(backbone: Backbone, dtype: torch.dtype) -> _Trial:
     return _Trial("x".join(map(str, weight.shape)), {rows: run(rows) for rows in (16, 64)})
 
 
+def _low_rank(backbone: Backbone, dtype: torch.dtype) -> _Trial:
+    num_out, num_in = backbone.products[0, "qkv"].weight.shape
+    width = num_out // 3
+    ups = [UpFactor(site * _RANK, site * width, torch.randn(width, _RANK)) for site in (0, 2)]
+    held = LowRankFactors(torch.randn(3 * _RANK, num_in), tuple(ups))
+    converted = LowRankFactors(
+        held.down.to(dtype), tuple(up._replace(weight=up.weight.to(dtype)) for up in ups)
+    )
+
+    def run(num_rows: int) -> Run:
+        x, spans = torch.randn(_TASKS * num_rows, num_in).to(dtype), _spans(num_rows)
+
+        def add(ops: Operators) -> torch.Tensor:
+            y = x.new_zeros(len(x), num_out)
+            if ops.add_low_rank_ is None:
+                add_low_rank_(y, x, spans, [converted] * _TASKS)
+            else:
+                ops.add_low_rank_(y, x, spans, [held] * _TASKS)
+            return y
+
+        return add
+
+    return _Trial(f"{num_out}x{num_in}", {_TASKS * rows: run(rows) for rows in (8, 64)})
+
+
+def _adapter(backbone: Backbone, dtype: torch.dtype) -> _Trial:
+    hidden = backbone.shape.hidden_size
+    down, up = torch.randn(_BOTTLENECK, hidden) / hidden**0.5, torch.randn(hidden, _BOTTLENECK)
+    adapter = BottleneckWeights(
+        down.half(), torch.randn(_BOTTLENECK), up.half(), torch.randn(hidden), "gelu"
+    )
+
+    def run(num_rows: int) -> Run:
+        h, spans = torch.randn(_TASKS * num_rows, hidden).to(dtype), _spans(num_rows)
+
+        def add(ops: Operators) -> torch.Tensor:
+            out = h.clone()
+            if ops.add_bottleneck_ is None:
+                add_bottleneck_(out, spans, [adapter] * _TASKS)
+            else:
+                ops.add_bottleneck_(out, spans, [adapter] * _TASKS)
+            return out
+
+        return add
+
+    return _Trial(str(hidden), {_TASKS * rows: run(rows) for rows in (8, 64)})
+
+
+def _spans(num_rows: int) -> list[Span]:
+    """Return those of the trial's tasks, each with as many rows."""
+    return [Span(task * num_rows, (task + 1) * num_rows) for task in range(_TASKS)]
+
+
 _TRIALS: Mapping[OperatorName, Callable[[Backbone, torch.dtype], _Trial]] = {
     "attention": _attention,
     "activation": _activation,
     "layer norm": _layer_norm,
     "patch": _patch,
     "sparse product": _sparse_product,
+    "low rank": _low_rank,
+    "adapter": _adapter,
 }
 
 

@@ -11,9 +11,11 @@ import torch
 
 from gpu_ops.activations import ACTIVATIONS
 from gpu_ops.compiled.attention import HEAD_WIDTHS, CompiledAttention
+from gpu_ops.compiled.bottleneck import CompiledBottleneck
 from gpu_ops.compiled.gelu import CompiledGelu
 from gpu_ops.compiled.layer_norm import CompiledAddLayerNorm
 from gpu_ops.compiled.library import Library
+from gpu_ops.compiled.low_rank import CompiledLowRank
 from gpu_ops.compiled.sparse_delta import CompiledSparseDelta
 from gpu_ops.layer_norm import NormWeights, add_layer_norm
 from gpu_ops.spans import Span
@@ -21,13 +23,17 @@ from gpu_ops.sparse_delta import SparseWeights, add_sparse_delta_, patch_weight
 from gpu_ops.varlen_attention import PrefixStates, varlen_attention
 from workers.backbone import Backbone
 
-OperatorName = Literal["attention", "activation", "layer norm", "patch", "sparse product"]
+OperatorName = Literal[
+    "attention", "activation", "layer norm", "patch", "sparse product", "low rank", "adapter"
+]
 OPERATOR_NAMES: tuple[OperatorName, ...] = (
     "attention",
     "activation",
     "layer norm",
     "patch",
     "sparse product",
+    "low rank",
+    "adapter",
 )
 Values = Callable[[SparseWeights, torch.Tensor], torch.Tensor]
 """Takes a change and its weight, returns what it adds (`changed_values`)."""
@@ -98,6 +104,10 @@ class Operators:
     add_layer_norm: AddLayerNorm
     patch_weight: PatchWeight
     add_sparse_delta_: AddSparseDelta
+    add_low_rank_: CompiledLowRank | None
+    """None: torch's, which goes by the number of rows (`workers.task_products`)."""
+    add_bottleneck_: CompiledBottleneck | None
+    """Likewise."""
     compiled: frozenset[OperatorName]
     """Which of them are compiled."""
 
@@ -128,12 +138,15 @@ def operators(
 
     patching, beside = has("patch"), has("sparse product")
     attention, activation, norm = has("attention"), has("activation"), has("layer norm")
+    low_rank, adapter = has("low rank"), has("adapter")
     return Operators(
         CompiledAttention(attention) if attention else varlen_attention,
         CompiledGelu(activation) if activation else ACTIVATIONS[backbone.activation],
         CompiledAddLayerNorm(norm) if norm else add_layer_norm,
         CompiledSparseDelta(patching).patch_weight if patching else _patch_anew,
         CompiledSparseDelta(beside).add_sparse_delta_ if beside else add_sparse,
+        CompiledLowRank(low_rank) if low_rank else None,
+        CompiledBottleneck(adapter) if adapter else None,
         frozenset(compiled),
     )
 

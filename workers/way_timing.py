@@ -34,8 +34,7 @@ def _gain_us(one: Way, other: Way, x: torch.Tensor) -> float:
     one(x)
     other(x)
     pairs = [(_thread_s(one, x), _thread_s(other, x)) for _ in range(_REPEATS)]
-    ones, others = zip(*pairs, strict=True)
-    return 1e6 * (min(ones) - min(others))
+    return 1e6 * (min(pair[0] for pair in pairs) - min(pair[1] for pair in pairs))
 
 
 def _thread_s(way: Way, x: torch.Tensor) -> float:

@@ -2,59 +2,12 @@
 //
 // Keys and values of a row's head are laid out in panels that stay in the first or second cache;
 // scores of a few queries at a time never leave the first. The softmax is taken over whole rows.
-#include "vector.h"
+#include "panels.h"
 
 namespace {
 
-constexpr int QUERIES = LANES == 16 ? 12 : 6;       // of one tile of registers
-constexpr int PANEL_VECTORS = LANES == 4 ? 4 : 2;
-constexpr int PANEL = PANEL_VECTORS * LANES;        // columns
+constexpr int QUERIES = TILE_ROWS;
 constexpr float LOG2_E = 1.44269504f;
-
-int64_t rounded_up(int64_t count, int64_t to) { return (count + to - 1) / to * to; }
-
-// c[ROWS, VECTORS * LANES] = a[ROWS, depth] b[depth, PANEL], of b the first VECTORS.
-template <int ROWS, int VECTORS>
-INLINE void multiply_panel(const float* a, int64_t a_width, const float* b, int64_t depth, float* c,
-                           int64_t c_width) {
-    Floats sums[ROWS][VECTORS] = {};
-    for (int64_t k = 0; k < depth; k++) {
-        Floats columns[VECTORS];
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) columns[v] = load(b + k * PANEL + v * LANES);
-#pragma GCC unroll 12
-        for (int i = 0; i < ROWS; i++) {
-            const Floats factor = same(a[i * a_width + k]);
-#pragma GCC unroll 4
-            for (int v = 0; v < VECTORS; v++) sums[i][v] += factor * columns[v];
-        }
-    }
-#pragma GCC unroll 12
-    for (int i = 0; i < ROWS; i++)
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++) store(c + i * c_width + v * LANES, sums[i][v]);
-}
-
-template <int ROWS, int VECTORS>
-INLINE void multiply_rest(int vectors, const float* a, int64_t a_width, const float* b, int64_t depth, float* c,
-                          int64_t c_width) {
-    if (vectors == VECTORS)
-        multiply_panel<ROWS, VECTORS>(a, a_width, b, depth, c, c_width);
-    else if constexpr (VECTORS > 1)
-        multiply_rest<ROWS, VECTORS - 1>(vectors, a, a_width, b, depth, c, c_width);
-}
-
-// c[ROWS, columns] = a[ROWS, depth] b, where b is [depth, columns] in panels; columns in whole vectors.
-template <int ROWS>
-void multiply(const float* a, int64_t a_width, const float* panels, int64_t depth, float* c, int64_t c_width,
-              int64_t columns) {
-    int64_t column = 0;
-    for (; column + PANEL <= columns; column += PANEL)
-        multiply_panel<ROWS, PANEL_VECTORS>(a, a_width, panels + column * depth, depth, c + column, c_width);
-    if (column < columns)
-        multiply_rest<ROWS, PANEL_VECTORS - 1>((columns - column) / LANES, a, a_width, panels + column * depth,
-                                               depth, c + column, c_width);
-}
 
 // Queries, keys or values of one row: `count` tokens, each `stride` elements behind the one before.
 template <typename T>

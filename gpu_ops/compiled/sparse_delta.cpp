@@ -1,29 +1,8 @@
 // Sparse changes of a weight, straight from their compact form: written into a copy of it, or as a product
 // beside the shared one.
-#include "vector.h"
+#include "float16.h"
 
 namespace {
-
-struct Float16 {
-    uint16_t bits;
-};
-
-INLINE float widened(Float16 x) {
-#if defined(__F16C__)
-    return _cvtsh_ss(x.bits);
-#else
-    const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000) << 16, rest = x.bits & 0x7fff;
-    uint32_t bits = rest >= 0x7c00 ? rest << 13 | 0x7f800000 : (rest << 13) + (112u << 23);
-    float wide;
-    if (rest < 0x0400) {  // denormal: rest * 2^-24
-        wide = static_cast<float>(rest) * 5.9604644775390625e-8f;
-        memcpy(&bits, &wide, sizeof bits);
-    }
-    bits |= sign;
-    memcpy(&wide, &bits, sizeof wide);
-    return wide;
-#endif
-}
 
 // A change as it is held: the columns of row r stand from offset r to offset r + 1.
 struct Change {

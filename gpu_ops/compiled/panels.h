@@ -1,0 +1,69 @@
+// Products with a right-hand side that is laid out in panels: a few columns of it side by side, row after row.
+#pragma once
+#include "vector.h"
+
+constexpr int TILE_ROWS = LANES == 16 ? 12 : 6;  // of the left-hand side: as many as registers hold
+constexpr int PANEL_VECTORS = LANES == 4 ? 4 : 2;
+constexpr int PANEL = PANEL_VECTORS * LANES;  // columns
+
+inline int64_t rounded_up(int64_t count, int64_t to) { return (count + to - 1) / to * to; }
+
+// c[ROWS, VECTORS * LANES] = a[ROWS, depth] b[depth, PANEL], of b the first VECTORS.
+template <int ROWS, int VECTORS>
+INLINE void multiply_panel(const float* a, int64_t a_width, const float* b, int64_t depth, float* c,
+                           int64_t c_width) {
+    Floats sums[ROWS][VECTORS] = {};
+    for (int64_t k = 0; k < depth; k++) {
+        Floats columns[VECTORS];
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) columns[v] = load(b + k * PANEL + v * LANES);
+#pragma GCC unroll 12
+        for (int i = 0; i < ROWS; i++) {
+            const Floats factor = same(a[i * a_width + k]);
+#pragma GCC unroll 4
+            for (int v = 0; v < VECTORS; v++) sums[i][v] += factor * columns[v];
+        }
+    }
+#pragma GCC unroll 12
+    for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) store(c + i * c_width + v * LANES, sums[i][v]);
+}
+
+template <int ROWS, int VECTORS>
+INLINE void multiply_rest(int vectors, const float* a, int64_t a_width, const float* b, int64_t depth, float* c,
+                          int64_t c_width) {
+    if (vectors == VECTORS)
+        multiply_panel<ROWS, VECTORS>(a, a_width, b, depth, c, c_width);
+    else if constexpr (VECTORS > 1)
+        multiply_rest<ROWS, VECTORS - 1>(vectors, a, a_width, b, depth, c, c_width);
+}
+
+// c[ROWS, columns] = a[ROWS, depth] b, where b is [depth, columns] in panels; columns in whole vectors.
+template <int ROWS>
+void multiply(const float* a, int64_t a_width, const float* panels, int64_t depth, float* c, int64_t c_width,
+              int64_t columns) {
+    int64_t column = 0;
+    for (; column + PANEL <= columns; column += PANEL)
+        multiply_panel<ROWS, PANEL_VECTORS>(a, a_width, panels + column * depth, depth, c + column, c_width);
+    if (column < columns)
+        multiply_rest<ROWS, PANEL_VECTORS - 1>((columns - column) / LANES, a, a_width, panels + column * depth,
+                                               depth, c + column, c_width);
+}
+
+// Lays [columns, depth] out as [depth, columns] in panels; columns up to the next whole panel become 0.
+template <typename T>
+void pack_transposed(const T* from, int64_t columns, int64_t depth, float* panels) {
+    for (int64_t first = 0; first < columns; first += PANEL, panels += PANEL * depth)
+        for (int64_t vector = 0; vector < PANEL; vector += LANES)
+            for (int64_t d = 0; d < depth; d += LANES) {
+                const int64_t left = columns - first - vector, deep = depth - d < LANES ? depth - d : LANES;
+                Floats square[LANES];
+                for (int i = 0; i < LANES; i++) {
+                    const T* at = from + (first + vector + i) * depth + d;
+                    square[i] = i >= left ? Floats{} : deep == LANES ? load(at) : load_first(at, deep);
+                }
+                transpose(square);
+                for (int64_t i = 0; i < deep; i++) store(panels + (d + i) * PANEL + vector, square[i]);
+            }
+}
