@@ -26,6 +26,7 @@ from petstream.benchmarks.engine.weight_files import (
 from workers.backbone import Backbone
 from workers.engine import Engine, EngineRow
 from workers.loaded_task import LoadedTask
+from workers.machine_figures import FILE_NAME
 
 LIBRARY = f"petstream, torch {torch.__version__}"
 
@@ -42,7 +43,7 @@ def build(request: Request) -> System:
 
 def _packed(request: Request, rows: Rows) -> System:
     folder = plain_folder(request.weights).resolve()
-    engine = _engine(folder, request.threads, request.dtype)
+    engine = _engine(folder, request.threads, request.dtype, _figures(request))
     loaded = _load_tasks(request, engine, max(rows.tasks) + 1)
     if request.system == "bare":
         loaded = [without_pet(loaded[0])] * len(loaded)
@@ -57,8 +58,14 @@ def _packed(request: Request, rows: Rows) -> System:
 
 
 @lru_cache(maxsize=1)
-def _engine(folder: Path, threads: int, dtype: Dtype) -> Engine:
-    return Engine(Backbone.load(folder), threads=threads, precisions=(dtype,))
+def _engine(folder: Path, threads: int, dtype: Dtype, figures: Path) -> Engine:
+    backbone = Backbone.load(folder)
+    return Engine(backbone, threads=threads, precisions=(dtype,), figures_file=figures)
+
+
+def _figures(request: Request) -> Path:
+    """Return where the figures of this run are kept: all its engines choose alike."""
+    return request.weights.resolve().parent / FILE_NAME
 
 
 def _merged(request: Request, rows: Rows) -> System:
@@ -68,6 +75,7 @@ def _merged(request: Request, rows: Rows) -> System:
             Backbone.load(merged_folder(request.weights, number)),
             threads=1 if is_side_by_side else request.threads,
             precisions=(request.dtype,),
+            figures_file=_figures(request),
         )
         for number in range(DISTINCT_WEIGHTS)
     ]
