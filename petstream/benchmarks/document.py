@@ -63,8 +63,10 @@ def device() -> str:
 def _command() -> str:
     """Return what was called: a script by its path, an installed command by its name."""
     program, *arguments = sys.argv
-    is_script = program.endswith(".py")
-    return " ".join([*(("python", program) if is_script else (Path(program).name,)), *arguments])
+    path = Path(program)
+    if path.name == "__main__.py":  # python -m PACKAGE
+        return " ".join([path.parent.name, *arguments])
+    return " ".join([*(("python", program) if path.suffix == ".py" else (path.name,)), *arguments])
 
 
 def _commit() -> str:
