@@ -39,7 +39,7 @@ def test_operators_read_and_write_only_what_is_theirs() -> None:
         "ASAN_OPTIONS": "detect_leaks=0",
         "PETSTREAM_SANITIZED_OPERATORS": "1",
     }
-    operators = ["attention", "gelu", "layer_norm", "sparse_delta"]
+    operators = ["attention", "gelu", "layer_norm", "sparse_delta", "low_rank", "bottleneck"]
     tests = [str(ROOT / f"tests/gpu_ops/compiled/test_{name}.py") for name in operators]
 
     done = subprocess.run(
