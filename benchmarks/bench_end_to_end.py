@@ -45,7 +45,7 @@ from scheduler.planning import PlanLimits, PlanRows, plan
 from scheduler.policies.catalogue import DEFAULT_POLICY, POLICIES
 from scheduler.tokenisation import BackboneTokenizer
 from tasks.artifact import open_artifact
-from tasks.bfloat16_record import comparison_of
+from tasks.bfloat16_record import passes_bfloat16
 from tasks.store import TaskStore
 from workers.backbone import Backbone
 from workers.backbone_store import BackboneStore
@@ -135,12 +135,11 @@ def load_level(level: int, tasks: Sequence[DemoTask], settings: Settings) -> Bar
     loaded = {}
     for task in tasks:
         artifact = open_artifact(task.folder)
-        compared = comparison_of(artifact, level)
         loaded[task.name] = engine.load_task(
             artifact.description,
             level,
             artifact.load_level(level, engine.backbone.shape),
-            engine.precision_of(passes_bfloat16=compared is not None and compared.passes),
+            engine.precision_of(passes_bfloat16=passes_bfloat16(artifact, level)),
         )
     return BareLevel(level, engine, tokenizer, loaded)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tasks.artifact import Artifact
-from tasks.bfloat16_record import comparison_of
+from tasks.bfloat16_record import passes_bfloat16
 from tasks.training.artifact_model import encode_for_level
 from tasks.training.evaluation import PerRow
 from tasks.training.objectives import labelled
@@ -45,8 +45,7 @@ def engine_logits(
     encoded = encode_for_level(artifact, level, backbone, rows)
     local = LocalLevel(backbone, precisions=precisions_of(choice))
     try:
-        compared = comparison_of(artifact, level)
-        passes = compared is not None and compared.passes
+        passes = passes_bfloat16(artifact, level)
         task = local.load(artifact, level, local.engine.precision_of(passes_bfloat16=passes))
         engine_rows = [EngineRow(task, np.array(row.token_ids, np.int64)) for row in encoded]
         logits = [

@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from petstream.output import warn
+from workers.machine_figures import FILE_NAME
 from workers.precision import PrecisionChoice
 
 FILE = "petstream.toml"
@@ -69,6 +70,11 @@ class Settings(BaseSettings):
     """What workers compute in."""
     kafka: dict[str, str] = Field(default_factory=dict)
     """Further client settings (security, for example); checked against an allow-list."""
+
+    @property
+    def figures_file(self) -> Path:
+        """What was measured on this machine to choose the engine's ways by."""
+        return self.state_dir / FILE_NAME
 
     def with_flags(self, **flags: Any) -> "Settings":  # noqa: ANN401 - one per field
         """Lay the flags that were given (not None) over these settings.

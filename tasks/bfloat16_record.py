@@ -81,6 +81,12 @@ def comparison_of(artifact: Artifact, level: int) -> LevelComparison | None:
     return None
 
 
+def passes_bfloat16(artifact: Artifact, level: int) -> bool:
+    """Return whether a level was compared and may be served in bfloat16."""
+    found = comparison_of(artifact, level)
+    return found is not None and found.passes
+
+
 def comparisons_of(artifact: Artifact) -> list[LevelComparison]:
     """Return what was found of each level's very weights, of those that anything was found of."""
     found = [comparison_of(artifact, level.level) for level in artifact.description.levels]

@@ -33,10 +33,8 @@ def compare(
         RowError: If a text cannot be run.
     """
     described = artifact.description.level(level)
-    full, rounded = (
-        local.run([(local.load(artifact, level, precision), text) for text in texts])
-        for precision in ("float32", "bfloat16")
-    )
+    tasks = [local.load(artifact, level, precision) for precision in ("float32", "bfloat16")]
+    full, rounded = (local.run([(task, text) for text in texts]) for task in tasks)
     pairs = list(zip(full, rounded, strict=True))
     logits = np.concatenate([answer.logits.reshape(-1) for answer in full])
     return LevelComparison(

@@ -7,7 +7,6 @@ work on the machine hardly changes; it takes a fraction of a second, once per ma
 """
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 from gpu_ops.task_products import LinearOp
 from workers.machine_figures import LINEAR, MachineFigures
 from workers.torch_dtypes import dtype_name
+from workers.way_timing import least_us
 
 BackendName = Literal["onednn-packed", "onednn", "torch"]
 Linear = Callable[[torch.Tensor], torch.Tensor]
@@ -143,22 +143,11 @@ def _input(num_rows: int, weight: torch.Tensor) -> torch.Tensor:
 def _us_per_row(
     candidates: Mapping[BackendName, Linear], weight: torch.Tensor
 ) -> dict[BackendName, float]:
-    """Time the back ends in turns, so that a slow moment of the machine falls on all alike."""
+    """Return the mean of the times at the row counts measured."""
     totals_us = dict.fromkeys(candidates, 0.0)
     for num_rows in _MEASURED_ROWS:
         x = _input(num_rows, weight)
-        for linear in candidates.values():
-            linear(x)  # the first call builds the kernel
-        times_s: dict[BackendName, list[float]] = {name: [] for name in candidates}
-        for _ in range(_REPEATS):
-            for name, linear in candidates.items():
-                times_s[name].append(_thread_seconds(linear, x))
-        for name, of_backend in times_s.items():
-            totals_us[name] += 1e6 * min(of_backend) / num_rows
+        runs = {name: partial(linear, x) for name, linear in candidates.items()}
+        for name, us in least_us(runs, _REPEATS).items():
+            totals_us[name] += us / num_rows
     return {name: total_us / len(_MEASURED_ROWS) for name, total_us in totals_us.items()}
-
-
-def _thread_seconds(linear: Linear, x: torch.Tensor) -> float:
-    started_s = time.thread_time()
-    linear(x)
-    return time.thread_time() - started_s

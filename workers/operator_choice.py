@@ -5,7 +5,6 @@ assumed. What is measured is one thread's CPU time, once per machine (`MachineFi
 """
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -21,6 +20,7 @@ from workers.backbone import Backbone
 from workers.machine_figures import MachineFigures
 from workers.operators import OperatorName, Operators, available, operators
 from workers.torch_dtypes import dtype_name
+from workers.way_timing import least_us
 
 Run = Callable[[Operators], torch.Tensor]
 
@@ -211,23 +211,10 @@ def _agree(trial: _Trial, ways: Mapping[str, Operators], dtype: torch.dtype) -> 
 
 
 def _us_by_way(trial: _Trial, ways: Mapping[str, Operators]) -> dict[str, float]:
-    """Time the ways in turns, so that a slow moment of the machine falls on all alike.
-
-    Returns:
-        CPU time of this thread in microseconds a row, mean over the sizes.
-    """
+    """Return CPU time of this thread in microseconds a row, mean over the sizes."""
     totals_us = dict.fromkeys(ways, 0.0)
     for num_rows, run in trial.runs.items():
-        times_s: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(1 + _REPEATS):
-            for way, ops in ways.items():
-                times_s[way].append(_thread_seconds(run, ops))
-        for way, of_way in times_s.items():
-            totals_us[way] += 1e6 * min(of_way) / num_rows
+        runs = {way: partial(run, ops) for way, ops in ways.items()}
+        for way, us in least_us(runs, _REPEATS).items():
+            totals_us[way] += us / num_rows
     return {way: total_us / len(trial.runs) for way, total_us in totals_us.items()}
-
-
-def _thread_seconds(run: Run, ops: Operators) -> float:
-    started_s = time.thread_time()
-    run(ops)
-    return time.thread_time() - started_s

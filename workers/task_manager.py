@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from messages.task_event import TaskReference
-from tasks.bfloat16_record import comparison_of
+from tasks.bfloat16_record import passes_bfloat16
 from tasks.errors import TaskError
 from tasks.store import TaskStore
 from workers.device_copies import DeviceCopies
@@ -170,10 +170,8 @@ class TaskManager:
             self._engine.backbone.shape,
             backbone_digest=self._engine.backbone.digest,
         )
-        compared = comparison_of(artifact, self._level)
-        precision = self._engine.precision_of(
-            passes_bfloat16=compared is not None and compared.passes
-        )
+        passes = passes_bfloat16(artifact, self._level)
+        precision = self._engine.precision_of(passes_bfloat16=passes)
         task = self._engine.load_task(artifact.description, self._level, weights, precision)
         return task if self._copies is None else self._copies.staged(task)
 

@@ -1,7 +1,9 @@
-"""Times two ways to the same result, for few rows and for many."""
+"""Times ways to the same result, in turns."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
+from typing import TypeVar
 
 import torch
 
@@ -10,7 +12,30 @@ from workers.break_even import FEW_ROWS, MANY_ROWS, Gains
 Way = Callable[[torch.Tensor], object]
 """Takes x of shape (rows, in)."""
 
+_Name = TypeVar("_Name", bound=Hashable)
+
 _REPEATS = 9
+
+
+def least_us(ways: Mapping[_Name, Callable[[], object]], repeats: int) -> dict[_Name, float]:
+    """Return the least CPU time of this thread that each way took, microseconds.
+
+    They are run in turns, so that a slow moment of the machine falls on all alike, and once before,
+    since a first call may build a kernel.
+
+    Args:
+        ways: By name.
+        repeats: Timed runs of each.
+    """
+    for way in ways.values():
+        way()
+    times_s: dict[_Name, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            started_s = time.thread_time()
+            way()
+            times_s[name].append(time.thread_time() - started_s)
+    return {name: 1e6 * min(of_way) for name, of_way in times_s.items()}
 
 
 def gains_us(for_few: Way, for_many: Way, num_in: int, dtype: torch.dtype) -> Gains:
@@ -30,14 +55,6 @@ def gains_us(for_few: Way, for_many: Way, num_in: int, dtype: torch.dtype) -> Ga
 
 
 def _gain_us(one: Way, other: Way, x: torch.Tensor) -> float:
-    """Return by how much the other way is faster: least times, taken in turns."""
-    one(x)
-    other(x)
-    pairs = [(_thread_s(one, x), _thread_s(other, x)) for _ in range(_REPEATS)]
-    return 1e6 * (min(pair[0] for pair in pairs) - min(pair[1] for pair in pairs))
-
-
-def _thread_s(way: Way, x: torch.Tensor) -> float:
-    started_s = time.thread_time()
-    way(x)
-    return time.thread_time() - started_s
+    """Return by how much the other way is faster."""
+    taken_us = least_us({"one": partial(one, x), "other": partial(other, x)}, _REPEATS)
+    return taken_us["one"] - taken_us["other"]

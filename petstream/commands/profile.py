@@ -15,7 +15,7 @@ from petstream.output import console, error_console, fail, print_json
 from petstream.settings import Settings, load_settings
 from scheduler.profile_file import Profile, ProfileError, read_profiles, write_profile
 from workers.levels import LEVEL_BACKBONES
-from workers.machine_figures import FILE_NAME, FiguresFile, read_figures
+from workers.machine_figures import FiguresFile, read_figures
 from workers.precision import PrecisionChoice, precisions_of
 from workers.processor import this_processor
 
@@ -50,7 +50,7 @@ def profile(
     if context.invoked_subcommand is not None:
         return
     settings = load_settings()
-    figures_file = settings.state_dir / FILE_NAME
+    figures_file = settings.figures_file
     figures_file.unlink(missing_ok=True)
     profiles = []
     for name in backbone or list(LEVEL_BACKBONES.values()):
@@ -72,7 +72,7 @@ def show(as_json: Json = False) -> None:
         profiles = read_profiles(_folder(settings))
     except ProfileError as error:
         fail(str(error))
-    figures = read_figures(settings.state_dir / FILE_NAME)
+    figures = read_figures(settings.figures_file)
     if not profiles and figures is None and not as_json:
         fail("nothing was measured yet; run `petstream profile`")
     _print(profiles, figures, as_json=as_json)
@@ -100,7 +100,7 @@ def _measure(
             loaded,
             threads=threads,
             precisions=precisions_of(dtype),
-            figures_file=settings.state_dir / FILE_NAME,
+            figures_file=settings.figures_file,
         )
         precision = engine.precision_of(passes_bfloat16=True)
         try:

@@ -15,7 +15,6 @@ from tasks.artifact import open_artifact
 from tasks.bfloat16_record import LevelComparison, comparisons_of, write_record
 from tasks.errors import TaskError
 from workers.errors import BackboneError, RowError
-from workers.machine_figures import FILE_NAME
 from workers.processor import this_processor
 
 Rows = Annotated[
@@ -68,7 +67,7 @@ def compare_tasks(
 def comparer(rows_file: Path | None) -> "Iterator[Comparer]":
     """Yield what compares tasks on the rows of a file, or on their own."""
     settings = load_settings()
-    with Bfloat16Check(settings.models_dir, settings.state_dir / FILE_NAME) as check:
+    with Bfloat16Check(settings.models_dir, settings.figures_file) as check:
         yield Comparer(check, rows_file)
 
 

@@ -13,7 +13,6 @@ from tasks.errors import ArtifactMissing, TaskError
 from tasks.store import TaskStore
 from workers.backbone_store import find
 from workers.errors import BackboneError, RowError
-from workers.machine_figures import FILE_NAME
 from workers.precision import Precision
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def _answer(
     local = LocalLevel(
         find(backbone, settings.models_dir),
         precisions=(dtype,),
-        figures_file=settings.state_dir / FILE_NAME,
+        figures_file=settings.figures_file,
     )
     try:
         loaded = local.load(artifact, level)

@@ -13,7 +13,6 @@ from petstream.output import fail
 from petstream.service_log import log_to_stderr
 from petstream.settings import Settings
 from workers.levels import LEVEL_BACKBONES
-from workers.machine_figures import FILE_NAME
 from workers.precision import PrecisionChoice
 
 app = typer.Typer()
@@ -75,7 +74,7 @@ def worker(
         threads=threads,
         precision=dtype or settings.dtype,
         merged_bytes=merged_mib << 20,
-        figures_file=settings.state_dir / FILE_NAME,
+        figures_file=settings.figures_file,
         task_memory_bytes=memory_mib << 20,
         pinned_tasks=pin,
         recent_tasks_file=recent_tasks_file(settings, level, slot),
