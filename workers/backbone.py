@@ -39,6 +39,11 @@ SITES_OF: dict[Product, tuple[LinearSite, ...]] = {
     "ffn_input": ("ffn_input",),
     "ffn_output": ("ffn_output",),
 }
+NORM_BEHIND: dict[Product, NormSite] = {
+    "attention_output": "attention_norm",
+    "ffn_output": "ffn_norm",
+}
+"""The LayerNorm that follows a product, with the residual, at the end of a sub-layer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

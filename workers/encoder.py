@@ -18,26 +18,24 @@ LayerNorms, gates, and weights that are patched before they are rounded.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
-from itertools import accumulate
 
 import torch
-from torch.nn import functional as F
 
 from gpu_ops.bias import add_bias_
 from gpu_ops.bottleneck import BottleneckWeights, add_bottleneck_
 from gpu_ops.compiled.library import load
 from gpu_ops.layer_norm import NormWeights
 from gpu_ops.low_rank import LowRankFactors, add_low_rank_
-from gpu_ops.row_gate import row_gates
+from gpu_ops.ragged_head import HeadWeights, ragged_head
 from gpu_ops.scale import scale_
 from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import changed_values
 from gpu_ops.sublayer_adapter import run_sublayer_adapter
 from gpu_ops.task_products import TaskProducts
-from gpu_ops.varlen_attention import PrefixStates
-from tasks.backbone_shape import NormSite
-from workers.backbone import PRODUCTS, SITES_OF, Backbone, Product
+from workers.backbone import NORM_BEHIND, PRODUCTS, SITES_OF, Backbone, Product
+from workers.embed_tokens import embed_tokens
 from workers.expanded_weights import ExpandedWeights
 from workers.machine_figures import MachineFigures
 from workers.merged_weights import MergedWeights
@@ -45,16 +43,12 @@ from workers.operator_choice import faster_ones
 from workers.operators import operators
 from workers.packed_batch import PackedBatch, Segment
 from workers.precision import Precision
+from workers.prefix_states import prefix_states
 from workers.relative_attention import RelativeBias
 from workers.shared_products import SharedProducts
-from workers.task_ops import ProductOps
+from workers.task_ops import ProductOps, SparseChange, TaskOps
 from workers.task_products import bottleneck_products, low_rank_products
 from workers.torch_dtypes import TORCH_DTYPES
-
-NORM_BEHIND: dict[Product, NormSite] = {
-    "attention_output": "attention_norm",
-    "ffn_output": "ffn_norm",
-}
 
 
 class Encoder:
@@ -108,49 +102,47 @@ class Encoder:
             figures,
         )
 
+    @property
+    def us_per_row(self) -> float:
+        """CPU time of one layer's products, microseconds a row, as measured."""
+        return self.products.us_per_row
+
+    def warm_up(self) -> None:
+        """Let what is built at first use be built now."""
+        self.products.warm_up()
+
+    def prepared(self, ops: TaskOps) -> TaskOps:
+        """Return a task's ops with each sparse change told how it is best applied here."""
+        products = dict(ops.products)
+        for place, at_product in ops.products.items():
+            if at_product.sparse is not None:
+                weights = at_product.sparse.weights
+                change = SparseChange(weights, *self.products.break_evens(place, weights))
+                products[place] = replace(at_product, sparse=change)
+        return replace(ops, products=products)
+
+    def head(
+        self, vectors: torch.Tensor, spans: Sequence[Span], heads: Sequence[HeadWeights]
+    ) -> list[torch.Tensor]:
+        """Run the tasks' heads: `gpu_ops.ragged_head`."""
+        return ragged_head(vectors, spans, heads)
+
     def encode(self, batch: PackedBatch) -> torch.Tensor:
         """Return the last layer's hidden states, shape (num_tokens, hidden), float32."""
-        hidden = self._embed(batch).to(self._dtype)
+        hidden = embed_tokens(
+            batch,
+            self.backbone.embeddings,
+            self.backbone.layer_norm_eps,
+            self._expanded,
+            self.operators.add_layer_norm,
+        ).to(self._dtype)
         for layer in range(self.backbone.shape.num_layers):
             hidden = self._layer(layer, hidden, batch)
         return hidden.float()
 
-    def _embed(self, batch: PackedBatch) -> torch.Tensor:
-        tables = self.backbone.embeddings
-        embedded = F.embedding(batch.token_ids, tables.words)
-        own_norms: list[tuple[Span, NormWeights]] = []
-        behind_norm: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for segment in batch.segments:
-            ops = segment.task.ops.embeddings
-            if ops is None:
-                continue
-            tokens = slice(*segment.tokens)
-            ops.change(batch.token_ids[tokens], batch.places[tokens], embedded[tokens])
-            if ops.norm is not None:
-                own_norms.append((segment.tokens, self._expanded.norm(ops.norm, tables.norm)))
-            if ops.prompt is not None and segment.virtual_tokens is not None:
-                vectors = ops.prompt.vectors.to(embedded.dtype)
-                if ops.prompt.enters == "words":
-                    embedded[segment.virtual_tokens] = vectors
-                else:
-                    behind_norm.append((segment.virtual_tokens, vectors))
-        hidden = self.operators.add_layer_norm(
-            embedded,
-            F.embedding(batch.places, tables.places),
-            tables.norm,
-            self.backbone.layer_norm_eps,
-            [span for span, _ in own_norms],
-            [norm for _, norm in own_norms],
-        )
-        if tables.projection is not None:
-            hidden = F.linear(hidden, tables.projection.weight, tables.projection.bias)
-        for virtual_tokens, vectors in behind_norm:
-            hidden[virtual_tokens] = vectors
-        return hidden
-
     def _layer(self, layer: int, hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
         qkv = self._product(layer, "qkv", hidden, batch)
-        prefixes = self._prefixes(layer, hidden, batch)
+        prefixes = prefix_states(layer, hidden, batch, self._expanded)
         bias = None
         if self._relative_bias is not None:
             bias = self._relative_bias.up_to(max(batch.row_lens))
@@ -163,26 +155,6 @@ class Encoder:
         self.operators.activate_(inner)
         output = self._product(layer, "ffn_output", inner, batch)
         return self._end_sublayer(layer, "ffn_output", output, hidden, batch)
-
-    def _prefixes(
-        self, layer: int, hidden: torch.Tensor, batch: PackedBatch
-    ) -> dict[int, PrefixStates]:
-        """Return what each row sees before its own keys and values, by the row's number."""
-        prefixes: dict[int, PrefixStates] = {}
-        for segment in batch.segments:
-            ops = segment.task.ops.prefixes.get(layer)
-            if ops is None:
-                continue
-            states = self._expanded.prefix(ops)
-            if ops.gate is None:
-                prefixes |= dict.fromkeys(range(*segment.rows), states)
-                continue
-            gates = row_gates(hidden[slice(*segment.tokens)], segment.row_lens, ops.gate)
-            firsts = accumulate(segment.row_lens[:-1], initial=0)
-            for row, first in zip(range(*segment.rows), firsts, strict=True):
-                keys, values = states
-                prefixes[row] = PrefixStates(keys * gates[first], values * gates[first])
-        return prefixes
 
     def _product(
         self, layer: int, product: Product, x: torch.Tensor, batch: PackedBatch

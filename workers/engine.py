@@ -7,40 +7,40 @@ meeting waits for whoever lost its core; slices meet once.
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gpu_ops.pooling import first_token_pool, mean_pool
-from gpu_ops.ragged_head import ragged_head
 from tasks.description import TaskDescription
 from tasks.process_tuning import tune_process
 from tasks.site_ops import PetWeights
 from workers.backbone import Backbone
 from workers.cores import available_cores
 from workers.encoder import Encoder
+from workers.grouped.encoder import GroupedEncoder
+from workers.grouped.on_device import OnDevice
 from workers.loaded_task import LoadedTask
 from workers.machine_figures import MachineFigures
 from workers.merged_weights import MergedWeights
 from workers.packed_batch import (
     EngineRow,
-    PackedBatch,
-    Segment,
     check_row,
     execution_order,
     pack,
 )
 from workers.precision import Precision
+from workers.row_outputs import row_outputs
 from workers.slicing import cut_into_slices
-from workers.task_ops import SparseChange, TaskOps, build_task_ops
+from workers.task_ops import build_task_ops
 
 __all__ = ["Engine", "EngineRow"]
 
 MAX_SLICE_TOKENS: Mapping[Precision, int] = {"float32": 1024, "bfloat16": 2048}
 """Activations of a slice then stay in the processor's cache (measured: 10 % at float32)."""
+MAX_PASS_TOKENS = 16384
+"""Of a pass on a device: a product of so many rows keeps it busy, and activations stay small."""
 
 
 class Engine:
@@ -54,6 +54,7 @@ class Engine:
         precisions: Sequence[Precision] = ("float32",),
         figures_file: Path | None = None,
         merged_bytes: int = 0,
+        on_device: OnDevice | None = None,
     ) -> None:
         """Choose the back ends, measuring what was not measured yet, and start the compute threads.
 
@@ -63,14 +64,21 @@ class Engine:
             precisions: What rows can be computed in, at least one; each takes weights of its own.
             figures_file: Where this machine's figures are kept. None: they are measured anew.
             merged_bytes: Memory for weights with the sparse changes in them that are used most.
+            on_device: Where, and how, if not on the cores of this machine. Tasks must be there
+                (`TaskManager` with that device), and the arguments above but `precisions` say
+                nothing then.
+
+        Raises:
+            BackboneUnsupportedError: If the device's kernels cannot run the backbone.
         """
         tune_process()
         self.backbone = backbone
-        self.num_threads = threads or available_cores()
+        self._on_device = on_device
+        self.num_threads = 1 if on_device is not None else threads or available_cores()
         self._pool = ThreadPoolExecutor(self.num_threads, thread_name_prefix="engine")
         figures = MachineFigures(figures_file)
         self.merged = MergedWeights(merged_bytes)
-        self.encoders: Mapping[Precision, Encoder] = {
+        self.encoders: Mapping[Precision, Encoder | GroupedEncoder] = {
             precision: self._pool.submit(self._build_encoder, precision, figures).result()
             for precision in precisions
         }
@@ -108,7 +116,7 @@ class Engine:
         for precision in self.encoders:
             of_precision = [n for n in order if rows[n].task.precision == precision]
             lens = [len(rows[number].token_ids) for number in of_precision]
-            max_tokens = MAX_SLICE_TOKENS[precision]
+            max_tokens = MAX_SLICE_TOKENS[precision] if self._on_device is None else MAX_PASS_TOKENS
             slices += [
                 [of_precision[position] for position in positions]
                 for positions in cut_into_slices(lens, self.num_threads, max_tokens)
@@ -129,7 +137,7 @@ class Engine:
             return "bfloat16"
         bfloat16 = self.encoders.get("bfloat16")
         is_faster = bfloat16 is not None and (
-            bfloat16.products.us_per_row < self.encoders["float32"].products.us_per_row
+            bfloat16.us_per_row < self.encoders["float32"].us_per_row
         )
         return "bfloat16" if passes_bfloat16 and is_faster else "float32"
 
@@ -155,8 +163,7 @@ class Engine:
         # Of this thread: the engine's threads have rows to run meanwhile.
         torch.set_num_threads(1)
         taken: Precision = next(iter(self.encoders)) if precision is None else precision
-        ops = build_task_ops(weights, self.backbone)
-        ops = _with_break_evens(ops, self.encoders[taken])
+        ops = self.encoders[taken].prepared(build_task_ops(weights, self.backbone))
         described = description.level(level)
         return LoadedTask(description, described, ops, self.backbone.digest, taken)
 
@@ -164,11 +171,15 @@ class Engine:
         """Stop the compute threads."""
         self._pool.shutdown()
 
-    def _build_encoder(self, precision: Precision, figures: MachineFigures) -> Encoder:
+    def _build_encoder(
+        self, precision: Precision, figures: MachineFigures
+    ) -> Encoder | GroupedEncoder:
         torch.set_num_threads(1)
         with torch.inference_mode():
+            if self._on_device is not None:
+                return GroupedEncoder(self.backbone, precision, self._on_device)
             encoder = Encoder(self.backbone, precision, figures, self.merged)
-            encoder.products.warm_up()
+            encoder.warm_up()
             return encoder
 
     def _run_slice(
@@ -179,53 +190,4 @@ class Engine:
         with torch.inference_mode():
             batch = pack(rows, numbers, self.backbone.shape, self.backbone.num_token_types)
             encoder = self.encoders[rows[numbers[0]].task.precision]
-            return _logits(encoder.encode(batch), batch)
-
-
-def _with_break_evens(ops: TaskOps, encoder: Encoder) -> TaskOps:
-    """Return the ops with each sparse change told how it is best applied."""
-    products = dict(ops.products)
-    for (layer, product), at_product in ops.products.items():
-        if at_product.sparse is not None:
-            weights = at_product.sparse.weights
-            change = SparseChange(weights, *encoder.products.break_evens((layer, product), weights))
-            products[layer, product] = replace(at_product, sparse=change)
-    return replace(ops, products=products)
-
-
-def _logits(hidden: torch.Tensor, batch: PackedBatch) -> dict[int, NDArray[np.float32]]:
-    """Return row number -> logits."""
-    pooled = [s for s in batch.segments if s.task.level.pooling != "none"]
-    tagged = [s for s in batch.segments if s.task.level.pooling == "none"]
-    own = hidden if batch.own_tokens is None else hidden[batch.own_tokens]
-    logits: dict[int, NDArray[np.float32]] = {}
-    for pooling in ("mean", "cls"):
-        segments = [s for s in pooled if s.task.level.pooling == pooling]
-        if segments:
-            vectors = (
-                mean_pool(own, batch.own_lens)
-                if pooling == "mean"
-                else first_token_pool(hidden, batch.first_tokens)
-            )
-            outputs = ragged_head(
-                vectors, [s.rows for s in segments], [s.task.ops.head for s in segments]
-            )
-            for segment, output in zip(segments, outputs, strict=True):
-                numbers = batch.row_numbers[segment.rows.start : segment.rows.end]
-                logits.update(zip(numbers, output.numpy(), strict=True))
-    outputs = ragged_head(own, [s.own_tokens for s in tagged], [s.task.ops.head for s in tagged])
-    for segment, output in zip(tagged, outputs, strict=True):
-        logits.update(_split_tokens(segment, output, batch))
-    return logits
-
-
-def _split_tokens(
-    segment: Segment, output: torch.Tensor, batch: PackedBatch
-) -> dict[int, NDArray[np.float32]]:
-    """Cut a tagging segment's output into its rows."""
-    lens = batch.own_lens[segment.rows.start : segment.rows.end]
-    numbers = batch.row_numbers[segment.rows.start : segment.rows.end]
-    return {
-        number: part.numpy()
-        for number, part in zip(numbers, torch.split(output, lens), strict=True)
-    }
+            return row_outputs(encoder.encode(batch), batch, encoder.head)

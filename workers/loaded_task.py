@@ -7,7 +7,7 @@ from workers.precision import Precision
 from workers.task_ops import TaskOps
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class LoadedTask:
     """What the engine needs to run rows of a task; equal only to itself."""
 

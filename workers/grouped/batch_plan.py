@@ -1,0 +1,174 @@
+"""Which operators a batch needs behind each product, on which rows, and on which stream.
+
+Made once for a batch; its tables are the same for all layers. Operators of one place whose rows do
+not meet may run side by side; those that have tasks in common run in turn.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+from operator import add
+from typing import NamedTuple
+
+import torch
+
+from gpu_ops.grouped.operator_schedule import deal, intensity
+from gpu_ops.grouped.segments import Segment as RowGroup
+from workers.backbone import PRODUCTS, Product
+from workers.grouped.device_backbone import DeviceBackbone
+from workers.grouped.on_device import OnDevice
+from workers.grouped.placed_operators import PlacedOperator, PlacedOperators, row_slots_on
+from workers.grouped.slot_pool import SlotPool
+from workers.grouped.task_form import Place, TaskForm
+from workers.grouped.task_pools import TaskPools
+from workers.packed_batch import PackedBatch, Segment
+from workers.task_ops import ProductOps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchPlan:
+    """What the tasks of a batch do."""
+
+    vector_slots: torch.Tensor
+    """Shape (num_tokens,), int32, of `TaskPools.vectors`."""
+    scale_slots: torch.Tensor | None
+    """Likewise, of `TaskPools.scales`; None: no task scales."""
+    changes: Mapping[Product, Sequence[Sequence[PlacedOperator]]]
+    """The operators of each stream; without a product that has none."""
+    all_masked: frozenset[Product]
+    """Products of which every row's is replaced: the shared one is not needed."""
+    looped: Mapping[Place, Sequence[tuple[Segment, ProductOps]]]
+    """What torch runs, segment by segment; without a place that has none."""
+
+
+def plan_batch(
+    batch: PackedBatch, pools: TaskPools, shared: DeviceBackbone, how: OnDevice
+) -> BatchPlan:
+    """Give the batch's tasks their slots and put together what runs where.
+
+    Pools keep the batch's slots until the next batch is planned.
+    """
+    return _Planner(batch, pools, shared, how).plan()
+
+
+class _Own(NamedTuple):
+    """An operator and the numbers of the segments whose rows it changes."""
+
+    segments: frozenset[int]
+    operator: PlacedOperator
+
+
+class _Planner:
+    def __init__(
+        self, batch: PackedBatch, pools: TaskPools, shared: DeviceBackbone, how: OnDevice
+    ) -> None:
+        self._segments = batch.segments
+        self._num_tokens = len(batch.token_ids)
+        self._pools = pools
+        self._device = shared.device
+        self._how = how
+        self._forms = [pools.form_of(segment.task) for segment in batch.segments]
+        self._make = PlacedOperators(self._num_tokens, pools, shared, how)
+
+    def plan(self) -> BatchPlan:
+        looped: dict[Place, list[tuple[Segment, ProductOps]]] = {}
+        for segment, form in zip(self._segments, self._forms, strict=True):
+            for place, ops in form.looped.items():
+                looped.setdefault(place, []).append((segment, ops))
+        scaling = self._users(lambda form: form.has_scales)
+        return BatchPlan(
+            vector_slots=self._row_slots(
+                self._pools.vectors, self._users(lambda form: form.has_vectors)
+            ),
+            scale_slots=self._row_slots(self._pools.scales, scaling) if scaling else None,
+            changes={
+                product: self._dealt(operators)
+                for product in PRODUCTS
+                if (operators := self._operators(product))
+            },
+            all_masked=frozenset(
+                product
+                for product in PRODUCTS
+                if all(product in form.masked for form in self._forms)
+            ),
+            looped=looped,
+        )
+
+    def _operators(self, product: Product) -> list[_Own]:
+        """Return what changes a product; of one task, in the order in which it is to run."""
+        pools, make = self._pools, self._make
+        masked = self._users(lambda form: product in form.masked)
+        found = []
+        if masked:
+            found += self._units(
+                masked, pools.masks(product), partial(make.masked_product, product)
+            )
+        for size, users in self._by_size(lambda form: form.sparse.get(product)):
+            operator = partial(make.sparse_delta, product, size)
+            found += self._units(users, pools.sparse(product, size), operator)
+        for rank, users in self._by_size(lambda form: form.low_ranks.get(product)):
+            operator = partial(make.low_rank, product, rank)
+            found += self._units(users, pools.low_rank(product, rank), operator)
+        for width, users in self._by_size(lambda form: form.adapters.get(product)):
+            operator = partial(make.bottleneck, product, width)
+            found += self._units(users, pools.adapters(product, width), operator)
+        return found
+
+    def _units(
+        self,
+        users: Sequence[int],
+        pool: SlotPool,
+        make: Callable[[Sequence[RowGroup]], PlacedOperator],
+    ) -> list[_Own]:
+        """Return one operator for all users of a pool, or one for each, as is asked for."""
+        numbered = list(zip(users, self._groups(pool, users), strict=True))
+        units = [numbered] if self._how.unit == "grouped" else [[one] for one in numbered]
+        return [
+            _Own(frozenset(user for user, _ in unit), make([group for _, group in unit]))
+            for unit in units
+        ]
+
+    def _dealt(self, operators: Sequence[_Own]) -> list[list[PlacedOperator]]:
+        chains = _chains(operators)
+        intensities = [intensity(chain.work) for chain in chains]
+        return deal(chains, intensities, self._how.num_streams)
+
+    def _users(self, has: Callable[[TaskForm], bool]) -> list[int]:
+        return [number for number, form in enumerate(self._forms) if has(form)]
+
+    def _by_size(self, size_of: Callable[[TaskForm], int | None]) -> list[tuple[int, list[int]]]:
+        """Return each size with its users, ascending."""
+        users: dict[int, list[int]] = {}
+        for number, form in enumerate(self._forms):
+            size = size_of(form)
+            if size is not None:
+                users.setdefault(size, []).append(number)
+        return sorted(users.items())
+
+    def _row_slots(self, pool: SlotPool, users: Sequence[int]) -> torch.Tensor:
+        return row_slots_on(self._groups(pool, users), self._num_tokens, self._device)
+
+    def _groups(self, pool: SlotPool, users: Sequence[int]) -> list[RowGroup]:
+        slots = pool.slots_of([self._segments[user].task for user in users])
+        return [
+            RowGroup(self._segments[user].tokens, slot)
+            for user, slot in zip(users, slots, strict=True)
+        ]
+
+
+def _chains(operators: Sequence[_Own]) -> list[PlacedOperator]:
+    """Return operators that may run side by side: those that have segments in common become one."""
+    chains: list[list[_Own]] = []
+    for one in operators:
+        meeting = [chain for chain in chains if any(one.segments & own.segments for own in chain)]
+        chains = [chain for chain in chains if chain not in meeting]
+        chains.append([*(own for chain in meeting for own in chain), one])
+    return [_in_turn([own.operator for own in chain]) for chain in chains]
+
+
+def _in_turn(operators: Sequence[PlacedOperator]) -> PlacedOperator:
+    def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:
+        for one in operators:
+            one.run(layer, y, x)
+
+    return PlacedOperator(reduce(add, [one.work for one in operators]), run)

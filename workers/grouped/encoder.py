@@ -1,0 +1,272 @@
+"""One pass of a packed batch by grouped operators: what `workers.encoder` computes, on a device.
+
+    y   = h W                                       one product for all rows of all tasks
+    y  += masks, sparse changes, low ranks, adapters      each operator for all tasks at once
+    y   = act(y + bias_t) * scale_t                 qkv and ffn_input: one pass over y
+    h   = LayerNorm_t(y + bias_t + h)               attention_output and ffn_output: one pass
+
+A product has no bias until one of the last two adds the row's own or the shared one. What kernels
+do not know, torch runs task by task (`looped_place`). In bfloat16 parameters of LayerNorms and
+biases are bfloat16 too, sums are float32. Nothing here waits for the device.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch.nn import functional as F
+
+from gpu_ops.activations import ACTIVATIONS
+from gpu_ops.grouped.bias_gelu import RowVectors, bias_gelu_
+from gpu_ops.grouped.layer_norm import NormPool, add_layer_norm
+from gpu_ops.grouped.scale import scale_
+from gpu_ops.grouped.streams import OperatorStreams
+from gpu_ops.layer_norm import add_layer_norm as torch_add_layer_norm
+from gpu_ops.layer_norm import changed_norm
+from gpu_ops.ragged_head import HeadWeights
+from gpu_ops.spans import Span
+from gpu_ops.sublayer_adapter import run_sublayer_adapter
+from workers.backbone import NORM_BEHIND, PRODUCTS, Backbone, Product
+from workers.embed_tokens import embed_tokens
+from workers.expanded_weights import ExpandedWeights
+from workers.grouped.batch_plan import BatchPlan, plan_batch
+from workers.grouped.device_attention import device_attention
+from workers.grouped.device_backbone import DeviceBackbone
+from workers.grouped.device_heads import run_heads
+from workers.grouped.looped_place import run_looped_place
+from workers.grouped.on_device import OnDevice
+from workers.grouped.task_pools import TaskPools
+from workers.packed_batch import PackedBatch, Segment
+from workers.precision import Precision
+from workers.prefix_states import prefix_states
+from workers.relative_attention import RelativeBias
+from workers.task_ops import TaskOps
+from workers.torch_dtypes import TORCH_DTYPES
+
+_TIMED_ROWS = 1024
+_REPEATS = 5
+
+
+class GroupedEncoder:
+    """The backbone on a device, and pools of its tasks. Runs one pass at a time.
+
+    Tasks must be on the device (`workers.device_copies`).
+    """
+
+    def __init__(self, backbone: Backbone, precision: Precision, how: OnDevice) -> None:
+        """Copy the backbone.
+
+        Raises:
+            BackboneUnsupportedError: If kernels cannot read rows of its sizes.
+        """
+        self._backbone = backbone
+        self._how = how
+        self._dtype = dtype = TORCH_DTYPES[precision]
+        self._shared = DeviceBackbone.of(backbone, how.device, dtype)
+        self.pools = TaskPools(backbone, self._shared, how.pool_bytes)
+        self._expanded = ExpandedWeights(dtype)
+        self._streams = OperatorStreams(how.num_streams, how.device)
+        table = self._shared.relative_attention
+        self._relative_bias = (
+            None if table is None else RelativeBias(table, backbone.shape.max_positions)
+        )
+        self.us_per_row = self._products_us_per_row()
+
+    def prepared(self, ops: TaskOps) -> TaskOps:
+        """Return the ops as they are: there is one way to each."""
+        return ops
+
+    def head(
+        self, vectors: torch.Tensor, spans: Sequence[Span], heads: Sequence[HeadWeights]
+    ) -> list[torch.Tensor]:
+        """Run the tasks' heads."""
+        return run_heads(vectors, spans, heads, self._how.kernels)
+
+    def encode(self, batch: PackedBatch) -> torch.Tensor:
+        """Return the last layer's hidden states, shape (num_tokens, hidden), float32.
+
+        Args:
+            batch: In host memory; its tasks on the device.
+        """
+        batch = _on(batch, self._how.device)
+        plan = plan_batch(batch, self.pools, self._shared, self._how)
+        hidden = embed_tokens(
+            batch,
+            self._shared.embeddings,
+            self._backbone.layer_norm_eps,
+            self._expanded,
+            torch_add_layer_norm,
+        ).to(self._dtype)
+        for layer in range(self._backbone.shape.num_layers):
+            hidden = self._layer(layer, hidden, batch, plan)
+        return hidden.float()
+
+    def _layer(
+        self, layer: int, hidden: torch.Tensor, batch: PackedBatch, plan: BatchPlan
+    ) -> torch.Tensor:
+        qkv = self._product(layer, "qkv", hidden, plan)
+        self._add_bias_(layer, "qkv", qkv, plan)
+        bias = None
+        if self._relative_bias is not None:
+            bias = self._relative_bias.up_to(max(batch.row_lens))
+        attended = device_attention(
+            qkv,
+            self._backbone.shape.num_heads,
+            batch.row_lens,
+            bias,
+            prefix_states(layer, hidden, batch, self._expanded),
+        )
+        output = self._product(layer, "attention_output", attended, plan)
+        hidden = self._end_sublayer(layer, "attention_output", output, hidden, plan)
+        inner = self._product(layer, "ffn_input", hidden, plan)
+        self._activate_(layer, inner, plan)
+        output = self._product(layer, "ffn_output", inner, plan)
+        return self._end_sublayer(layer, "ffn_output", output, hidden, plan)
+
+    def _product(
+        self, layer: int, product: Product, x: torch.Tensor, plan: BatchPlan
+    ) -> torch.Tensor:
+        """Return the product with what tasks change of it, without bias but in looped places."""
+        shared = self._shared.products[layer, product]
+        if product in plan.all_masked:
+            y = x.new_zeros(len(x), len(shared.weight))
+        else:
+            y = F.linear(x, shared.weight)
+        if product in plan.changes:
+            self._streams.run(
+                [
+                    [partial(operator.run, layer, y, x) for operator in of_stream]
+                    for of_stream in plan.changes[product]
+                ]
+            )
+        for segment, ops in plan.looped.get((layer, product), ()):
+            rows = slice(*segment.tokens)
+            y[rows] = run_looped_place(x[rows], y[rows], shared, ops, segment, self._expanded)
+        return y
+
+    def _add_bias_(
+        self,
+        layer: int,
+        product: Product,
+        y: torch.Tensor,
+        plan: BatchPlan,
+        *,
+        gelu: bool = False,
+        scale_of: Product | None = "qkv",
+    ) -> None:
+        """Run a product's epilogue."""
+        biases = RowVectors(self.pools.vectors.at(layer, product), plan.vector_slots)
+        bias_gelu_(
+            y,
+            self._shared.products[layer, product].bias,
+            biases,
+            gelu=gelu,
+            scales=None if scale_of is None else self._scales(layer, scale_of, plan),
+            kernels=self._how.kernels,
+        )
+
+    def _activate_(self, layer: int, inner: torch.Tensor, plan: BatchPlan) -> None:
+        """Add ffn_input's bias, run the activation, and scale what ffn_output reads."""
+        if self._backbone.activation == "gelu":
+            self._add_bias_(layer, "ffn_input", inner, plan, gelu=True, scale_of="ffn_output")
+            return
+        self._add_bias_(layer, "ffn_input", inner, plan, scale_of=None)
+        ACTIVATIONS[self._backbone.activation](inner)
+        scales = self._scales(layer, "ffn_output", plan)
+        if scales is not None:
+            scale_(inner, scales, self._how.kernels)
+
+    def _scales(self, layer: int, product: Product, plan: BatchPlan) -> RowVectors | None:
+        if plan.scale_slots is None:
+            return None
+        return RowVectors(self.pools.scales.at(layer, product), plan.scale_slots)
+
+    def _end_sublayer(
+        self,
+        layer: int,
+        product: Product,
+        output: torch.Tensor,
+        residual: torch.Tensor,
+        plan: BatchPlan,
+    ) -> torch.Tensor:
+        """Add bias and residual and normalise, or let a task's adapter do so; changes `output`."""
+        adapted = [
+            (slice(*segment.tokens), self._adapted(layer, product, output, residual, segment))
+            for segment, ops in plan.looped.get((layer, product), ())
+            if ops.sublayer_adapter is not None
+        ]
+        pool = NormPool(
+            self._shared.norm_params[layer, product],
+            self.pools.vectors.at(layer, product),
+            plan.vector_slots,
+        )
+        eps, kernels = self._backbone.layer_norm_eps, self._how.kernels
+        hidden = add_layer_norm(output, residual, pool, eps, kernels, out=output)
+        for rows, result in adapted:
+            hidden[rows] = result
+        return hidden
+
+    def _adapted(
+        self,
+        layer: int,
+        product: Product,
+        output: torch.Tensor,
+        residual: torch.Tensor,
+        segment: Segment,
+    ) -> torch.Tensor:
+        """Return what a sub-layer gives the rows of a task whose adapter knows its end, float32."""
+        site = NORM_BEHIND[product]
+        norm, deltas = self._shared.norms[layer, site], segment.task.ops.norms.get((layer, site))
+        if deltas is not None:
+            norm = changed_norm(norm, deltas)
+        adapter = segment.task.ops.products[layer, product].sublayer_adapter
+        assert adapter is not None
+        rows = slice(*segment.tokens)
+        return run_sublayer_adapter(
+            output[rows].float(),
+            residual[rows].float(),
+            norm,
+            self._backbone.layer_norm_eps,
+            adapter,
+            self._expanded.adapter(adapter.projections),
+            segment.row_lens,
+        ).to(self._dtype)
+
+    def _products_us_per_row(self) -> float:
+        """Return the time of one layer's products, microseconds a row."""
+        weights = [self._shared.products[0, product].weight for product in PRODUCTS]
+        inputs = [weight.new_zeros(_TIMED_ROWS, weight.shape[1]) for weight in weights]
+        times_s = []
+        for _ in range(1 + _REPEATS):
+            _wait_for(self._how.device)
+            started_s = time.perf_counter()
+            for x, weight in zip(inputs, weights, strict=True):
+                F.linear(x, weight)
+            _wait_for(self._how.device)
+            times_s.append(time.perf_counter() - started_s)
+        return 1e6 * min(times_s[1:]) / _TIMED_ROWS
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _on(batch: PackedBatch, device: torch.device) -> PackedBatch:
+    """Return the batch with its tensors on a device."""
+
+    def moved(tensor: torch.Tensor | None) -> torch.Tensor | None:
+        return None if tensor is None else tensor.to(device)
+
+    return replace(
+        batch,
+        token_ids=batch.token_ids.to(device),
+        places=batch.places.to(device),
+        own_tokens=moved(batch.own_tokens),
+        segments=[
+            replace(segment, virtual_tokens=moved(segment.virtual_tokens))
+            for segment in batch.segments
+        ],
+    )

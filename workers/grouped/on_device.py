@@ -1,0 +1,29 @@
+"""Where and how the grouped pass runs."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from gpu_ops.grouped.kernel_file import Kernels
+
+OperatorUnit = Literal["grouped", "per-task"]
+"""What is launched as one operator: those of all tasks of a batch, or PetS's, those of one."""
+
+POOL_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class OnDevice:
+    """A device and how operators are launched on it."""
+
+    device: torch.device
+    """A CUDA device. On the CPU, where tests run it, the operators' references compute."""
+    unit: OperatorUnit = "grouped"
+    num_streams: int = 1
+    """Over which operators that do not wait for each other are dealt by PetS's rule
+    (`gpu_ops.grouped.operator_schedule`)."""
+    pool_bytes: int = POOL_BYTES
+    """For the weights of the tasks that ran last, as kernels read them."""
+    kernels: Kernels | None = None
+    """Whose kernels; None: CUDA's on a CUDA device."""

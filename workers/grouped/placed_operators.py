@@ -1,0 +1,130 @@
+"""Operators behind a product, for rows of some tasks: one launch, with its work and its tables."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from gpu_ops.grouped.bottleneck import BottleneckPool, add_bottleneck_, bottleneck_work
+from gpu_ops.grouped.low_rank import LowRankPool, add_low_rank_, low_rank_work
+from gpu_ops.grouped.masked_product import masked_product_, masked_product_work
+from gpu_ops.grouped.operator_schedule import Work
+from gpu_ops.grouped.segments import Segment, TileTable, row_slots, tile_entries
+from gpu_ops.grouped.sparse_delta import (
+    DELTA_ROWS,
+    SparsePool,
+    add_sparse_delta_,
+    sparse_delta_work,
+)
+from workers.backbone import SITES_OF, Product
+from workers.grouped.device_backbone import DeviceBackbone
+from workers.grouped.on_device import OnDevice
+from workers.grouped.task_pools import TaskPools
+
+FEW_ROWS, MANY_ROWS = 4, 32
+"""Tokens of a task up to which low-rank products go by rows, and from which on tiles are large:
+about where the operators' times cross on an H100 (docs/gpu.md)."""
+SMALL_TILE, LARGE_TILE = 16, 64
+
+
+class PlacedOperator(NamedTuple):
+    """One launch, or several in turn, behind one product."""
+
+    work: Work
+    """Of one layer."""
+    run: Callable[[int, torch.Tensor, torch.Tensor], None]
+    """Given the layer, what it changes and what it reads."""
+
+
+class PlacedOperators:
+    """Makes the operators of one batch. Pools must have slots for its tasks already."""
+
+    def __init__(
+        self, num_tokens: int, pools: TaskPools, shared: DeviceBackbone, how: OnDevice
+    ) -> None:
+        self._num_tokens = num_tokens
+        self._pools = pools
+        self._shared = shared
+        self._kernels = how.kernels
+
+    def masked_product(self, product: Product, groups: Sequence[Segment]) -> PlacedOperator:
+        """Return the product by masked weights, which replaces the shared one."""
+        pool, tiles = self._pools.masks(product), self._tiles(groups)
+        num_out, num_in = self._weight(0, product).shape
+
+        def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:
+            kept = pool.at(layer, "kept")
+            masked_product_(y, x, self._weight(layer, product), kept, tiles, self._kernels)
+
+        work = masked_product_work(_rows(groups), num_in, num_out, self._element_bytes)
+        return PlacedOperator(work, run)
+
+    def sparse_delta(
+        self, product: Product, num_changes: int, groups: Sequence[Segment]
+    ) -> PlacedOperator:
+        """Return the sparse product of changes beside the shared one."""
+        pool, tiles = self._pools.sparse(product, num_changes), self._tiles(groups, DELTA_ROWS)
+        num_out, num_in = self._weight(0, product).shape
+        firsts = torch.arange(pool.num_slots, device=self._shared.device) * num_changes
+
+        def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:
+            columns, values = (pool.at(layer, name).view(-1) for name in ("columns", "values"))
+            changes = SparsePool(columns, values, pool.at(layer, "row_offsets"), firsts, firsts)
+            add_sparse_delta_(y, x, self._weight(layer, product), changes, tiles, self._kernels)
+
+        changes_of = [num_changes] * len(groups)
+        work = sparse_delta_work(_rows(groups), changes_of, num_in, num_out, self._element_bytes)
+        return PlacedOperator(work, run)
+
+    def low_rank(self, product: Product, rank: int, groups: Sequence[Segment]) -> PlacedOperator:
+        """Return low-rank updates of one rank."""
+        pool, blocks = self._pools.low_rank(product, rank), len(SITES_OF[product])
+        num_out, num_in = self._weight(0, product).shape
+        goes_by_rows = max(_rows(groups)) <= FEW_ROWS
+        where = row_slots_on(groups, self._num_tokens, self._shared.device)
+        grouped: torch.Tensor | TileTable = where if goes_by_rows else self._tiles(groups)
+
+        def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:
+            factors = LowRankPool(pool.at(layer, "down"), pool.at(layer, "up"))
+            add_low_rank_(y, x, factors, grouped, self._kernels)
+
+        work = low_rank_work(_rows(groups), num_in, num_out, rank, blocks, self._element_bytes)
+        return PlacedOperator(work, run)
+
+    def bottleneck(
+        self, product: Product, bottleneck: int, groups: Sequence[Segment]
+    ) -> PlacedOperator:
+        """Return adapters of one width."""
+        pool, tiles = self._pools.adapters(product, bottleneck), self._tiles(groups)
+        hidden = len(self._weight(0, product))
+
+        def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:
+            adapters = BottleneckPool(*(pool.at(layer, name) for name in BottleneckPool._fields))
+            add_bottleneck_(y, adapters, tiles, self._kernels)
+
+        work = bottleneck_work(_rows(groups), hidden, bottleneck, self._element_bytes)
+        return PlacedOperator(work, run)
+
+    def _tiles(self, groups: Sequence[Segment], tile_rows: int | None = None) -> TileTable:
+        rows = _rows(groups)
+        if tile_rows is None:
+            tile_rows = LARGE_TILE if max(rows) >= MANY_ROWS else SMALL_TILE
+        capacity = sum(-(-num_rows // tile_rows) for num_rows in rows)
+        entries = tile_entries(groups, tile_rows, capacity)
+        return TileTable(entries.to(self._shared.device), tile_rows)
+
+    def _weight(self, layer: int, product: Product) -> torch.Tensor:
+        return self._shared.products[layer, product].weight
+
+    @property
+    def _element_bytes(self) -> int:
+        return self._shared.dtype.itemsize
+
+
+def row_slots_on(groups: Sequence[Segment], num_tokens: int, device: torch.device) -> torch.Tensor:
+    """Return the slot of each token on a device: `gpu_ops.grouped.segments.row_slots`."""
+    return row_slots(groups, num_tokens).to(device)
+
+
+def _rows(groups: Sequence[Segment]) -> list[int]:
+    return [group.span.num_rows for group in groups]
