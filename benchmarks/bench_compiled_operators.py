@@ -29,6 +29,7 @@ from tasks.pets.lora import Lora
 from tasks.pets.mask import Mask
 from workers.backbone import Backbone
 from workers.backbone_store import BackboneStore
+from workers.encoder import Encoder
 from workers.engine import Engine, EngineRow
 from workers.expanded_weights import ExpandedWeights
 from workers.operators import Operators, available, operators
@@ -103,6 +104,7 @@ def batch(engine: Engine, mix: LengthMix, pet: AnyPet | None) -> list[EngineRow]
 def compare(engine: Engine, rows: list[EngineRow], repeats: int) -> dict[str, float]:
     """Return compiled over torch for the whole pass and for each operator that ran."""
     encoder = engine.encoders["float32"]
+    assert isinstance(encoder, Encoder)
     chosen, ways = encoder.operators, both_ways(engine)
     spent_s: dict[str, list[Seconds]] = {way: [] for way in ways}
     for _ in range(1 + repeats):

@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from petstream.output import warn
+from workers.device_choice import DEVICE_CHOICE
 from workers.machine_figures import FILE_NAME
 from workers.precision import PrecisionChoice
 
@@ -68,6 +69,8 @@ class Settings(BaseSettings):
     """Process table, logs and profiles of this machine."""
     dtype: PrecisionChoice = "auto"
     """What workers compute in."""
+    device: str = Field(default="cpu", pattern=rf"\A{DEVICE_CHOICE}\z")
+    """What workers compute on."""
     kafka: dict[str, str] = Field(default_factory=dict)
     """Further client settings (security, for example); checked against an allow-list."""
 

@@ -6,6 +6,7 @@
     |-- BackboneCorruptError       a file is not what its digest or its header says
     |-- BackboneUnsupportedError   a model this engine does not run, or will not (remote code)
     `-- BackboneFetchError         the weights could not be had
+    DeviceUnavailableError         no such device here, or something that it needs is missing
     RowError                       a row that cannot be run: empty, too long, a foreign token id
     TaskMemoryError                a task larger than the whole memory budget (a TaskError)
     TaskLoadError                  a task that could not be loaded for no fault of it (a TaskError)
@@ -40,6 +41,10 @@ class BackboneUnsupportedError(BackboneError):
 
 class BackboneFetchError(BackboneError):
     """The weights could not be had."""
+
+
+class DeviceUnavailableError(Exception):
+    """No such device here, or something that it needs is missing."""
 
 
 class RowError(ValueError):

@@ -21,6 +21,7 @@ from tasks.pets.lora import Lora
 from tasks.pets.mask import Mask
 from tasks.pets.random_weights import random_weights
 from tasks.site_ops import PetWeights
+from workers.device_copies import DeviceCopies
 from workers.engine import Engine, EngineRow
 from workers.loaded_task import LoadedTask
 from workers.precision import Precision
@@ -126,7 +127,10 @@ def load_random_task(
         licence="none",
         levels=(level,),
     )
-    return engine.load_task(description, 0, weights, precision)
+    task = engine.load_task(description, 0, weights, precision)
+    if engine.device.type == "cpu":
+        return task
+    return DeviceCopies(engine.backbone, engine.device).of(task)
 
 
 def _medians_ms(

@@ -17,13 +17,15 @@ from transport.topics import verify_topics
 from transport.window import CountWindow
 from workers.backbone import Backbone
 from workers.backbone_store import find
+from workers.device_choice import precisions_on
 from workers.engine import Engine
+from workers.grouped.on_device import OnDevice
 from workers.levels import LEVEL_BACKBONES
 from workers.precision import PrecisionChoice, precisions_of
 from workers.recent_tasks import RecentTasks
 from workers.registered_tasks import RegisteredTasks
 from workers.stage import WorkerStage
-from workers.task_manager import TaskManager
+from workers.task_manager import DeviceMemory, TaskManager
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ def run_worker(
     slot: str,
     threads: int | None,
     precision: PrecisionChoice,
+    on_device: OnDevice | None,
+    device_memory_bytes: int,
     figures_file: Path,
     merged_bytes: int,
     task_memory_bytes: int,
@@ -57,6 +61,26 @@ def run_worker(
     """Serve one level until `stop` is set.
 
     It is ready when the pinned tasks are loaded; those that were in use before follow meanwhile.
+
+    Args:
+        kafka: Client settings.
+        topics: Of the namespace.
+        level: Which level's batches it takes.
+        backbone: Name of its backbone; None: the level's own.
+        models_dir: Where backbones lie.
+        tasks_dir: The task store.
+        slot: Stable name of this instance.
+        threads: Compute threads; None: every core.
+        precision: What to compute in.
+        on_device: What to compute on, if not the cores of this machine.
+        device_memory_bytes: On a device, its memory for the weights of loaded tasks.
+        figures_file: Where this machine's figures are kept.
+        merged_bytes: On cores, memory for whole weights of masks and diffs.
+        task_memory_bytes: Host memory for the weights of loaded tasks.
+        pinned_tasks: Names of tasks that are loaded at the start and never evicted.
+        recent_tasks_file: Where it notes the tasks it used.
+        health_file: Where to say that it is ready; None: nowhere.
+        stop: Ends it.
 
     Raises:
         TopicConfigError: If the topics are missing or configured otherwise.
@@ -70,12 +94,21 @@ def run_worker(
     engine = Engine(
         Backbone.load(folder),
         threads=threads,
-        precisions=precisions_of(precision),
+        precisions=(
+            precisions_of(precision)
+            if on_device is None
+            else precisions_on(on_device.device, precision)
+        ),
         figures_file=figures_file,
         merged_bytes=merged_bytes,
+        on_device=on_device,
     )
     tasks = TaskManager(
-        TaskStore(tasks_dir), engine, level=level, memory_limit_bytes=task_memory_bytes
+        TaskStore(tasks_dir),
+        engine,
+        level=level,
+        memory_limit_bytes=task_memory_bytes,
+        device=None if on_device is None else DeviceMemory(on_device.device, device_memory_bytes),
     )
     stage = WorkerStage(
         level=level, engine=engine, tasks=tasks, backbone_folder=folder, topics=topics
@@ -94,7 +127,10 @@ def run_worker(
     try:
         follower.wait_until_current(TASKS_CURRENT_LIMIT_S)
         registered.start(PINNED_LOADED_LIMIT_S)
-        logger.info("level %d serves %s in %s", level, folder.name, ", ".join(engine.encoders))
+        logger.info(
+            "level %d serves %s in %s on %s",
+            *(level, folder.name, ", ".join(engine.encoders), engine.device),
+        )
 
         def turn() -> None:
             follower.raise_if_failed()

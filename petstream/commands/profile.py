@@ -14,6 +14,8 @@ from petstream.figures_view import print_figures
 from petstream.output import console, error_console, fail, print_json
 from petstream.settings import Settings, load_settings
 from scheduler.profile_file import Profile, ProfileError, read_profiles, write_profile
+from workers.device_choice import device_name, open_device, precisions_on
+from workers.errors import DeviceUnavailableError
 from workers.levels import LEVEL_BACKBONES
 from workers.machine_figures import FiguresFile, read_figures
 from workers.precision import PrecisionChoice, precisions_of
@@ -37,6 +39,12 @@ def profile(
         PrecisionChoice,
         typer.Option(help="What is computed in; auto: what is faster on this machine."),
     ] = "auto",
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="What to compute on: cpu, cuda or cuda:N; default: PETSTREAM_DEVICE, else cpu."
+        ),
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Each figure is a median of so many.")] = 3,
     as_json: Json = False,
 ) -> None:
@@ -49,7 +57,7 @@ def profile(
     """
     if context.invoked_subcommand is not None:
         return
-    settings = load_settings()
+    settings = load_settings().with_flags(device=device)
     figures_file = settings.figures_file
     figures_file.unlink(missing_ok=True)
     profiles = []
@@ -86,9 +94,14 @@ def _measure(
         from workers.backbone_store import find
         from workers.engine import Engine
         from workers.errors import BackboneError
+        from workers.grouped.on_device import OnDevice
         from workers.profiler import NUM_ROWS, SEQ_LENS, measure_costs
     except ModuleNotFoundError as error:
         fail(f"measuring needs the engine ({error.name} is missing): pip install petstream[worker]")
+    try:
+        opened = open_device(settings.device)
+    except DeviceUnavailableError as error:
+        fail(str(error))
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=error_console, transient=True) as progress:
         bar = progress.add_task(f"measuring {name}", total=None)
@@ -99,8 +112,9 @@ def _measure(
         engine = Engine(
             loaded,
             threads=threads,
-            precisions=precisions_of(dtype),
+            precisions=precisions_of(dtype) if opened is None else precisions_on(opened, dtype),
             figures_file=settings.figures_file,
+            on_device=None if opened is None else OnDevice(opened),
         )
         precision = engine.precision_of(passes_bfloat16=True)
         try:
@@ -116,7 +130,7 @@ def _measure(
             engine.close()
     return Profile(
         backbone=name,
-        device=this_processor().name,
+        device=this_processor().name if opened is None else device_name(opened),
         dtype=precision,
         threads=engine.num_threads,
         versions={"petstream": version("petstream"), "torch": version("torch")},

@@ -12,6 +12,8 @@ from petstream.lifetime import stop_event, stop_when_orphaned
 from petstream.output import fail
 from petstream.service_log import log_to_stderr
 from petstream.settings import Settings
+from workers.device_choice import OperatorUnit, open_device
+from workers.errors import DeviceUnavailableError
 from workers.levels import LEVEL_BACKBONES
 from workers.precision import PrecisionChoice
 
@@ -30,6 +32,20 @@ def worker(
         None,
         help="What rows are computed in; default: PETSTREAM_DTYPE, else auto: bfloat16 where the "
         "processor has it, it is the faster one, and the task passed `tasks compare`.",
+    ),
+    device: str | None = typer.Option(
+        None,
+        help="What to compute on: cpu, cuda or cuda:N; default: PETSTREAM_DEVICE, else cpu.",
+    ),
+    device_memory_mib: int = typer.Option(
+        4096, min=16, help="On a device: its memory for the weights of loaded tasks."
+    ),
+    operators: OperatorUnit = typer.Option(
+        "grouped",
+        help="On a device: operators of all tasks of a batch at once, or task by task as in PetS.",
+    ),
+    streams: int = typer.Option(
+        1, min=1, help="On a device: streams that operators are dealt over, by PetS's rule."
     ),
     memory_mib: int = typer.Option(1024, min=16, help="Memory for the weights of loaded tasks."),
     merged_mib: int = typer.Option(
@@ -56,12 +72,18 @@ def worker(
             code=2,
         )
     log_to_stderr()
-    settings = broker_settings(bootstrap_servers, namespace)
+    settings = broker_settings(bootstrap_servers, namespace).with_flags(device=device)
     stop = stop_event()
     if supervisor_pid is not None:
         stop_when_orphaned(stop, supervisor_pid)
     kafka = kafka_settings(settings)
-    from workers.service import run_worker  # takes seconds: after everything that may be wrong
+    try:
+        device_opened = open_device(settings.device)
+    except DeviceUnavailableError as error:
+        fail(str(error))
+    # Takes seconds: after everything that may be wrong.
+    from workers.grouped.on_device import OnDevice
+    from workers.service import run_worker
 
     run_worker(
         kafka=kafka,
@@ -73,6 +95,8 @@ def worker(
         slot=slot,
         threads=threads,
         precision=dtype or settings.dtype,
+        on_device=None if device_opened is None else OnDevice(device_opened, operators, streams),
+        device_memory_bytes=device_memory_mib << 20,
         merged_bytes=merged_mib << 20,
         figures_file=settings.figures_file,
         task_memory_bytes=memory_mib << 20,

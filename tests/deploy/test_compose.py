@@ -186,7 +186,8 @@ def test_gpu_file_changes_only_the_workers() -> None:
     assert set(GPU) == {"x-gpu", "services"}
     assert set(GPU["services"]) == {"worker-small", "worker-large"}
     for service in GPU["services"].values():
-        assert set(service) == {"image", "build", "deploy"}
+        assert set(service) == {"image", "build", "environment", "deploy"}
+        assert service["environment"] == {"PETSTREAM_DEVICE": "cuda"}
         assert service["build"] == {"target": "worker-gpu"}
         (device,) = service["deploy"]["resources"]["reservations"]["devices"]
         assert device["capabilities"] == ["gpu"]

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from workers import linear_backends
 from workers.backbone import PRODUCTS, Product
+from workers.encoder import Encoder
 from workers.engine import Engine
 from workers.linear_backends import Linear, choose
 from workers.machine_figures import MachineFigures
@@ -94,7 +95,9 @@ def test_kernels_of_few_rows_are_built_before_the_first_query(
     small_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of every row count that a batch of up to 256 tokens is padded to, where oneDNN multiplies."""
-    shared = small_engine.encoders["float32"].products
+    encoder = small_engine.encoders["float32"]
+    assert isinstance(encoder, Encoder)
+    shared = encoder.products
     rows: dict[Product, list[int]] = {product: [] for product in PRODUCTS}
 
     def counted(product: Product, linear: Linear) -> Linear:

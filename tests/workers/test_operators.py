@@ -46,6 +46,7 @@ def test_rows_of_every_kind_have_one_answer(
     backbone = small_engine.backbone
     engine = Engine(backbone, threads=1, precisions=(precision,))
     encoder = engine.encoders[precision]
+    assert isinstance(encoder, encoder_module.Encoder)
     tasks = [
         random_task(variant, backbone.shape, seed=seed).load(engine)
         for seed, variant in enumerate(PETS)
@@ -76,7 +77,9 @@ def test_no_library_is_no_error(small_engine: Engine, monkeypatch: pytest.Monkey
     engine.close()
 
     (expected,) = small_engine.run([EngineRow(task.load(small_engine), ids)])
-    assert engine.encoders["float32"].operators.compiled == frozenset()
+    encoder = engine.encoders["float32"]
+    assert isinstance(encoder, encoder_module.Encoder)
+    assert encoder.operators.compiled == frozenset()
     assert np.abs(found - expected).max() < TOLERANCES["float32"]
 
 

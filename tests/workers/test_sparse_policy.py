@@ -12,6 +12,7 @@ from tests.workers.pets import random_task
 from workers import sparse_policy
 from workers.backbone import LinearWeights
 from workers.break_even import FEW_ROWS, MANY_ROWS, Gains
+from workers.encoder import Encoder
 from workers.engine import Engine
 from workers.linear_backends import UnpackedLinear
 from workers.machine_figures import MachineFigures
@@ -55,8 +56,9 @@ def test_every_density_is_told_from_the_two_that_were_measured(
         return F.linear(x, weights.weight, weights.bias)
 
     product = SharedProduct(weights.weight, weights.bias, linear, unpacked, us_per_row=5.0)
-    operators = small_engine.encoders["float32"].operators
-    policy = SparsePolicy([product], operators, MachineFigures())
+    encoder = small_engine.encoders["float32"]
+    assert isinstance(encoder, Encoder)
+    policy = SparsePolicy([product], encoder.operators, MachineFigures())
 
     rows, kept_rows = policy.break_evens(change(num_changed), weights.weight.shape)
 

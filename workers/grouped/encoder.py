@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from gpu_ops.activations import ACTIVATIONS
 from gpu_ops.grouped.bias_gelu import RowVectors, bias_gelu_
+from gpu_ops.grouped.kernel_catalogue import compile_kernels
+from gpu_ops.grouped.launch import kernels_for
 from gpu_ops.grouped.layer_norm import NormPool, add_layer_norm
 from gpu_ops.grouped.scale import scale_
 from gpu_ops.grouped.streams import OperatorStreams
@@ -56,7 +58,7 @@ class GroupedEncoder:
     """
 
     def __init__(self, backbone: Backbone, precision: Precision, how: OnDevice) -> None:
-        """Copy the backbone.
+        """Copy the backbone, and compile the kernels.
 
         Raises:
             BackboneUnsupportedError: If kernels cannot read rows of its sizes.
@@ -73,6 +75,9 @@ class GroupedEncoder:
             None if table is None else RelativeBias(table, backbone.shape.max_positions)
         )
         self.us_per_row = self._products_us_per_row()
+        kernels = kernels_for(self._shared.products[0, "qkv"].weight, how.kernels)
+        if kernels is not None:
+            compile_kernels(kernels, dtype)
 
     def prepared(self, ops: TaskOps) -> TaskOps:
         """Return the ops as they are: there is one way to each."""

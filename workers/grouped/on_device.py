@@ -1,14 +1,11 @@
 """Where and how the grouped pass runs."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from gpu_ops.grouped.kernel_file import Kernels
-
-OperatorUnit = Literal["grouped", "per-task"]
-"""What is launched as one operator: those of all tasks of a batch, or PetS's, those of one."""
+from workers.device_choice import OperatorUnit
 
 POOL_BYTES = 1 << 30
 
