@@ -11,6 +11,7 @@ from petstream.supervisor import ServiceSpec, Supervisor
 from transport.topics import create_topics
 
 READY_LIMIT_S = 300.0
+SCHEDULER = ServiceSpec("scheduler-0", "scheduler", None, ("scheduler", "--levels", "0"))
 
 
 def single_level_settings(
@@ -55,7 +56,7 @@ def single_level_services(
         environment: None: the settings'.
     """
     services = (
-        ServiceSpec("scheduler-0", "scheduler", None, ("scheduler", "--levels", "0")),
+        SCHEDULER,
         ServiceSpec(
             "worker-0-0", "worker", 0, ("worker", "--level", "0", "--threads", "1", *worker_options)
         ),
