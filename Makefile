@@ -67,7 +67,7 @@ $(PEERS_STAMP): $(PEERS_LOCK) | $(STAMP)
 
 bench-gpu: $(STAMP) ## the kernels' tests and their benchmark, on a CUDA device
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r deploy/gpu.lock
-	REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/gpu_ops
+	REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/gpu_ops tests/workers
 	$(BIN)/python benchmarks/bench_gpu.py --json
 
 tasks: $(STAMP)  ## train and calibrate the example tasks again: make tasks PETSTREAM_DATA=/path/to/data (two hours)

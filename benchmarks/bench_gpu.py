@@ -1,6 +1,7 @@
 """The grouped kernels on a CUDA device, against the ways that are there without them.
 
-    python benchmarks/bench_gpu.py [--json] [--repeats 20] [--only operators|encoder|peft|ceiling]
+    python benchmarks/bench_gpu.py [--json] [--repeats 20]
+                                   [--only operators|encoder|peft|ceiling|engine]
                                    [--schedules grouped grouped-on-streams per-task-on-streams]
                                    [--streams 2]
 
@@ -11,9 +12,11 @@
   several with one operator per task, as PetS has it; dealt by operational intensity.
 - **peft**: the same LoRA mix through PEFT's `adapter_names`, where PEFT is installed.
 - **ceiling**: the bare backbone's share of what one large matrix product reaches.
+- **engine**: the engine that serves, from token ids to logits, with and without the tasks' PETs.
 
 Everything is bfloat16 and random. Whatever can be captured is captured and the replays are timed,
-by events on the device, the ways in turn; a row has the medians. Outputs are compared before
+by events on the device, the ways in turn; a row has the medians. The engine is timed by the clock,
+as nothing of it is captured. Outputs are compared before
 anything is timed. Without a device it says so and exits with 1.
 """
 
@@ -48,6 +51,7 @@ from benchmarks.gpu_encoder import (
     equal_rows_attention,
     packed_attention,
 )
+from benchmarks.gpu_engine import engine_rows
 from benchmarks.grouped_encoder import ONE_STREAM, GroupedOps, Schedule, bare_ops
 from benchmarks.task_operators import MaskForm, adapter_pool, low_rank_pool
 from gpu_ops.bias import add_bias_
@@ -65,6 +69,7 @@ from gpu_ops.ragged_head import HeadWeights
 from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import changed_values
 from petstream.benchmarks.document import Goal, make_document
+from workers.grouped.on_device import OnDevice
 
 NUM_TASKS = 64
 ROW_LEN = 64
@@ -546,13 +551,15 @@ def goals_of(rows: Sequence[dict[str, Any]]) -> list[Goal]:
     ]
 
 
-PARTS = ("operators", "encoder", "peft", "ceiling")
+PARTS = ("operators", "encoder", "peft", "ceiling", "engine")
 
 
 def rows_of(part: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Measure one part."""
     if part == "encoder":
         return encoder_rows(options.repeats, options.schedules, options.streams)
+    if part == "engine":
+        return engine_rows(OnDevice(torch.device("cuda:0")), options.repeats)
     rows = {"operators": operator_rows, "peft": peft_rows, "ceiling": ceiling_rows}
     return rows[part](options.repeats)
 

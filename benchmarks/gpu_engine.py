@@ -1,0 +1,125 @@
+"""The engine that serves, on a device: from token ids to logits, nothing captured.
+
+`bench_gpu.py` reports it beside the encoder of `grouped_encoder.py`, whose batches are put together
+before the clock runs; here a batch's tables, its embeddings and its heads are in the time.
+"""
+
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from petstream.benchmarks.synthetic_backbone import random_backbone
+from tasks.backbone_shape import BackboneShape
+from workers.device_copies import DeviceCopies
+from workers.engine import Engine, EngineRow
+from workers.grouped.on_device import OnDevice
+from workers.loaded_task import LoadedTask
+from workers.precision import Precision
+from workers.profiler import PROFILED_PETS, load_random_task
+
+BERT_BASE = BackboneShape(12, 768, 12, 3072, 30522, 512)
+MIXES: Mapping[str, tuple[str, ...]] = {
+    "lora+bitfit+adapter+diff": ("lora", "bitfit", "adapter", "diff"),
+    "with masks": ("lora", "bitfit", "adapter", "diff", "mask"),
+    "lora": ("lora",),
+    "ia3": ("ia3",),
+}
+CHECKED_ROWS = 5
+MAX_ERROR = 0.05
+"""Of the norm of the difference of all logits over their norm, in bfloat16."""
+
+
+def engine_rows(
+    how: OnDevice,
+    repeats: int,
+    *,
+    shape: BackboneShape = BERT_BASE,
+    num_tasks: int = 64,
+    rows_per_task: Sequence[int] = (1, 8),
+    row_len: int = 64,
+    precision: Precision = "bfloat16",
+) -> Iterator[dict[str, Any]]:
+    """Measure each mix against the same rows without any PET.
+
+    Args:
+        how: The device.
+        repeats: Of which the median is taken, the ways in turn.
+        shape: Of the backbone, whose weights are random.
+        num_tasks: Kinds in turn.
+        rows_per_task: Queries of each in a batch.
+        row_len: Tokens.
+        precision: Of all.
+
+    Raises:
+        AssertionError: If the device answers otherwise than the cores.
+    """
+    backbone = random_backbone(shape, seed=0)
+    engine = Engine(backbone, precisions=(precision,), on_device=how)
+    cores = Engine(backbone, precisions=(precision,))
+    copies = DeviceCopies(backbone, how.device)
+    pets = {pet.kind: pet for pet in PROFILED_PETS}
+    rng = np.random.default_rng(0)
+    bare = load_random_task(engine, None, precision=precision)
+    for mix, kinds in MIXES.items():
+        in_host = [
+            load_random_task(cores, pets[kinds[n % len(kinds)]], seed=n, precision=precision)
+            for n in range(num_tasks)
+        ]
+        distance = _distance(engine, cores, copies, in_host[:CHECKED_ROWS], row_len)
+        tasks = [copies.of(task) for task in in_host]
+        for rows in rows_per_task:
+            ids = rng.integers(1, shape.vocab_size, (num_tasks * rows, row_len))
+            batches = {
+                "ours": [EngineRow(tasks[n // rows], row) for n, row in enumerate(ids)],
+                "bare": [EngineRow(bare, row) for row in ids],
+            }
+            times_ms = _medians_ms(engine, batches, repeats)
+            yield {
+                "part": "engine",
+                "name": mix,
+                "tasks": num_tasks,
+                "rows_per_task": rows,
+                "row_len": row_len,
+                "streams": how.num_streams,
+                "operators": how.unit,
+                "ours_ms": round(times_ms["ours"], 3),
+                "tokens_per_s": round(ids.size / times_ms["ours"] * 1000),
+                "share_of_bare": round(times_ms["bare"] / times_ms["ours"], 3),
+                "error": round(distance, 5),
+            }
+    engine.close()
+    cores.close()
+
+
+def _distance(
+    engine: Engine, cores: Engine, copies: DeviceCopies, tasks: Sequence[LoadedTask], row_len: int
+) -> float:
+    """Return how far the device's logits are from those of the cores, a row of each task."""
+    shape = engine.backbone.shape
+    ids = np.random.default_rng(1).integers(1, shape.vocab_size, (len(tasks), row_len))
+    expected = cores.run([EngineRow(task, row) for task, row in zip(tasks, ids, strict=True)])
+    on_device = [copies.of(task) for task in tasks]
+    found = engine.run([EngineRow(task, row) for task, row in zip(on_device, ids, strict=True)])
+    one, other = (torch.from_numpy(np.stack(logits)) for logits in (found, expected))
+    distance = float(torch.linalg.vector_norm(one - other) / torch.linalg.vector_norm(other))
+    if not distance <= MAX_ERROR:
+        raise AssertionError(f"the device's logits differ by {distance} from those of the cores")
+    return distance
+
+
+def _medians_ms(
+    engine: Engine, batches: Mapping[str, Sequence[EngineRow]], repeats: int
+) -> dict[str, float]:
+    """Time each batch, in turn: `run` returns when the logits are in host memory."""
+    times_ms: dict[str, list[float]] = {name: [] for name in batches}
+    for repeat in range(1 + repeats):
+        for name, batch in batches.items():
+            started_s = time.perf_counter()
+            engine.run(batch)
+            if repeat:
+                times_ms[name].append(1000 * (time.perf_counter() - started_s))
+    return {name: statistics.median(of_way) for name, of_way in times_ms.items()}
