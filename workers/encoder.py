@@ -44,6 +44,7 @@ from workers.operators import operators
 from workers.packed_batch import PackedBatch, Segment
 from workers.precision import Precision
 from workers.prefix_states import prefix_states
+from workers.read_tokens import Encoded, read_tokens
 from workers.relative_attention import RelativeBias
 from workers.shared_products import SharedProducts
 from workers.task_ops import ProductOps, SparseChange, TaskOps
@@ -127,8 +128,8 @@ class Encoder:
         """Run the tasks' heads: `gpu_ops.ragged_head`."""
         return ragged_head(vectors, spans, heads)
 
-    def encode(self, batch: PackedBatch) -> torch.Tensor:
-        """Return the last layer's hidden states, shape (num_tokens, hidden), float32."""
+    def encode(self, batch: PackedBatch) -> Encoded:
+        """Return the last layer's hidden states of the tokens that are read."""
         hidden = embed_tokens(
             batch,
             self.backbone.embeddings,
@@ -136,19 +137,29 @@ class Encoder:
             self._expanded,
             self.operators.add_layer_norm,
         ).to(self._dtype)
-        for layer in range(self.backbone.shape.num_layers):
-            hidden = self._layer(layer, hidden, batch)
-        return hidden.float()
+        num_layers = self.backbone.shape.num_layers
+        read = read_tokens(batch, num_layers)
+        for layer in range(num_layers):
+            attended = self._attended(layer, hidden, batch)
+            if layer == num_layers - 1 and read is not None:
+                attended, hidden, batch = attended[read.tokens], hidden[read.tokens], read.batch
+            hidden = self._behind_attention(layer, attended, hidden, batch)
+        return Encoded(hidden.float(), batch)
 
-    def _layer(self, layer: int, hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
+    def _attended(self, layer: int, hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
         qkv = self._product(layer, "qkv", hidden, batch)
         prefixes = prefix_states(layer, hidden, batch, self._expanded)
         bias = None
         if self._relative_bias is not None:
             bias = self._relative_bias.up_to(max(batch.row_lens))
-        attended = self.operators.attention(
+        return self.operators.attention(
             qkv, self.backbone.shape.num_heads, batch.row_lens, bias, prefixes
         )
+
+    def _behind_attention(
+        self, layer: int, attended: torch.Tensor, hidden: torch.Tensor, batch: PackedBatch
+    ) -> torch.Tensor:
+        """Return the layer's output, from its input and what attention made of it."""
         output = self._product(layer, "attention_output", attended, batch)
         hidden = self._end_sublayer(layer, "attention_output", output, hidden, batch)
         inner = self._product(layer, "ffn_input", hidden, batch)

@@ -198,4 +198,4 @@ class Engine:
         with torch.inference_mode():
             batch = pack(rows, numbers, self.backbone.shape, self.backbone.num_token_types)
             encoder = self.encoders[rows[numbers[0]].task.precision]
-            return row_outputs(encoder.encode(batch), batch, encoder.head)
+            return row_outputs(encoder.encode(batch), encoder.head)

@@ -10,21 +10,20 @@ from gpu_ops.pooling import first_token_pool, mean_pool
 from gpu_ops.ragged_head import HeadWeights
 from gpu_ops.spans import Span
 from workers.packed_batch import PackedBatch, Segment
+from workers.read_tokens import Encoded
 
 RunHeads = Callable[[torch.Tensor, Sequence[Span], Sequence[HeadWeights]], Sequence[torch.Tensor]]
 """`gpu_ops.ragged_head.ragged_head`."""
 
 
-def row_outputs(
-    hidden: torch.Tensor, batch: PackedBatch, run_heads: RunHeads
-) -> dict[int, NDArray[np.float32]]:
+def row_outputs(encoded: Encoded, run_heads: RunHeads) -> dict[int, NDArray[np.float32]]:
     """Return row number -> logits, or an embedding's vector.
 
     Args:
-        hidden: Shape (num_tokens, hidden), float32.
-        batch: Whose they are.
+        encoded: Hidden states of the tokens that are read.
         run_heads: The operator. What it returns may lie on a device.
     """
+    hidden, batch = encoded
     pooled = [s for s in batch.segments if s.task.level.pooling != "none"]
     tagged = [s for s in batch.segments if s.task.level.pooling == "none"]
     own = hidden if batch.own_tokens is None else hidden[batch.own_tokens]

@@ -43,6 +43,7 @@ from workers.grouped.task_pools import TaskPools
 from workers.packed_batch import PackedBatch, Segment
 from workers.precision import Precision
 from workers.prefix_states import prefix_states
+from workers.read_tokens import Encoded, read_tokens
 from workers.relative_attention import RelativeBias
 from workers.task_ops import TaskOps
 from workers.torch_dtypes import TORCH_DTYPES
@@ -89,8 +90,8 @@ class GroupedEncoder:
         """Run the tasks' heads."""
         return run_heads(vectors, spans, heads, self._how.kernels)
 
-    def encode(self, batch: PackedBatch) -> torch.Tensor:
-        """Return the last layer's hidden states, shape (num_tokens, hidden), float32.
+    def encode(self, batch: PackedBatch) -> Encoded:
+        """Return the last layer's hidden states of the tokens that are read.
 
         Args:
             batch: In host memory; its tasks on the device.
@@ -104,11 +105,17 @@ class GroupedEncoder:
             self._expanded,
             torch_add_layer_norm,
         ).to(self._dtype)
-        for layer in range(self._backbone.shape.num_layers):
-            hidden = self._layer(layer, hidden, batch, plan)
-        return hidden.float()
+        num_layers = self._backbone.shape.num_layers
+        read = read_tokens(batch, num_layers)
+        for layer in range(num_layers):
+            attended = self._attended(layer, hidden, batch, plan)
+            if layer == num_layers - 1 and read is not None:
+                attended, hidden, batch = attended[read.tokens], hidden[read.tokens], read.batch
+                plan = plan_batch(batch, self.pools, self._shared, self._how)
+            hidden = self._behind_attention(layer, attended, hidden, plan)
+        return Encoded(hidden.float(), batch)
 
-    def _layer(
+    def _attended(
         self, layer: int, hidden: torch.Tensor, batch: PackedBatch, plan: BatchPlan
     ) -> torch.Tensor:
         qkv = self._product(layer, "qkv", hidden, plan)
@@ -116,13 +123,18 @@ class GroupedEncoder:
         bias = None
         if self._relative_bias is not None:
             bias = self._relative_bias.up_to(max(batch.row_lens))
-        attended = device_attention(
+        return device_attention(
             qkv,
             self._backbone.shape.num_heads,
             batch.row_lens,
             bias,
             prefix_states(layer, hidden, batch, self._expanded),
         )
+
+    def _behind_attention(
+        self, layer: int, attended: torch.Tensor, hidden: torch.Tensor, plan: BatchPlan
+    ) -> torch.Tensor:
+        """Return the layer's output, from its input and what attention made of it."""
         output = self._product(layer, "attention_output", attended, plan)
         hidden = self._end_sublayer(layer, "attention_output", output, hidden, plan)
         inner = self._product(layer, "ffn_input", hidden, plan)
