@@ -28,6 +28,7 @@ from petstream.benchmarks.engine.cases import (
     U64_128,
     Case,
     LengthMix,
+    Pooling,
     Rows,
     Shape,
     draw_rows,
@@ -359,20 +360,23 @@ def children(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Children]:
         yield started
 
 
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_reference_answers_as_the_tests_own_reference(kind: str, writer: WeightWriter) -> None:
+def test_the_reference_answers_as_the_tests_own_reference(
+    kind: str, pooling: Pooling, writer: WeightWriter
+) -> None:
     """Two independent ways to write a PET into a model of transformers."""
     folder = writer.folder(TINY, (kind,))
     pet = PetFile.read(pet_path(folder, 1))
     task = DenseTask(
-        *("task", "single_label", PETS[kind], pet.dense, pet.head_weight, pet.head_bias, "mean")
+        *("task", "single_label", PETS[kind], pet.dense, pet.head_weight, pet.head_bias, pooling)
     )
     ids = np.arange(5, 22)
     expected = reference_logits(merged_model(plain_model(plain_folder(folder)), task), task, ids)
 
     with torch.inference_mode():
         row = torch.from_numpy(ids)[None]
-        found = load_task_model(folder, 1)(row, torch.ones_like(row))[0].numpy()
+        found = load_task_model(folder, 1, pooling)(row, torch.ones_like(row))[0].numpy()
 
     assert merged_folder(folder, 1).is_dir() == (kind in MERGEABLE)
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -385,6 +389,7 @@ def test_systems_of_the_product_are_checked_and_timed(tmp_path: Path) -> None:
     cases = [
         Case(TINY, U4_8, 2, LORA, merged, rows=18),
         Case(TINY, U4_8, 4, LORA, ("ours", "pars"), rows=4, threads=2),
+        Case(TINY, U4_8, 2, LORA, (*merged, "bare"), rows=18, pooling="cls"),
         Case(TINY, U8_32, 4, PETS_MIX, ("ours", "bare", "gemm"), rows=4),
     ]
 
@@ -456,9 +461,12 @@ def test_a_system_that_cannot_be_built_is_named_with_its_error(
 @pytest.mark.skipif(
     bool(left_out(["peft-padded", "adapterhub-padded"])), reason="needs `make bench-env`"
 )
-def test_every_peer_answers_as_the_merged_models(writer: WeightWriter, children: Children) -> None:
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_every_peer_answers_as_the_merged_models(
+    writer: WeightWriter, children: Children, pooling: Pooling
+) -> None:
     lora = ("peft-padded", "adapterhub-padded", "onnxruntime-sorted-8", "openvino-sorted-8")
     for pets, systems in ((LORA, lora), (ADAPTER, ("adapterhub-padded",))):
-        case = Case(TINY, U4_8, 2, pets, systems, rows=6)
+        case = Case(TINY, U4_8, 2, pets, systems, rows=6, pooling=pooling)
         found = measure(case, writer.folder(TINY, pets), children, repeats=5)
         assert [one.system for one in found] == [*systems]

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Dtype = Literal["float32", "bfloat16"]
+Pooling = Literal["mean", "cls"]
+"""Of a row's last states its head reads their mean, or the first one."""
 
 NUM_LABELS = 7
 NUM_ROWS = 64
@@ -128,12 +130,14 @@ class Case:
     rows: int = NUM_ROWS
     threads: int = 1
     dtype: Dtype = "float32"
+    pooling: Pooling = "mean"
 
     @property
     def label(self) -> str:
-        """Return its name: shape/mix/tasks/pets/threads/dtype."""
+        """Return its name: shape/mix/tasks/pets/threads/dtype, and the pooling if not the mean."""
         pets = "pets-mix" if self.pets == PETS_MIX else "+".join(self.pets)
-        return f"{self.shape.name}/{self.mix.name}/{self.tasks}/{pets}/{self.threads}t/{self.dtype}"
+        name = f"{self.shape.name}/{self.mix.name}/{self.tasks}/{pets}/{self.threads}t/{self.dtype}"
+        return name if self.pooling == "mean" else f"{name}/{self.pooling}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,6 +227,9 @@ def _grid(shape: Shape, threads: int) -> Iterator[Case]:
         yield Case(shape, U32_128, tasks, ADAPTER, adapter_systems, NUM_ROWS, threads)
         all_linear = ("ours", "bare", "seqs", "peft-padded")
         yield Case(shape, U32_128, tasks, ("lora-all-linear",), all_linear, NUM_ROWS, threads)
+    for mix in MIXES:
+        first_read = (*_PACKED, "seqs", *_MERGED, "peft-padded")
+        yield Case(shape, mix, 64, LORA, first_read, NUM_ROWS, threads, pooling="cls")
 
 
 def _kind_grid(shape: Shape) -> Iterator[Case]:

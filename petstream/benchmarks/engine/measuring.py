@@ -170,6 +170,7 @@ def _build(
         kinds=case.pets,
         threads=case.threads,
         dtype="float32" if system in FLOAT32_SYSTEMS else case.dtype,
+        pooling=case.pooling,
     )
 
 

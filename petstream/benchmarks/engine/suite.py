@@ -58,6 +58,7 @@ def as_row(one: Measured, cell: Sequence[Measured]) -> dict[str, Any]:
         "pets": list(case.pets),
         "threads": case.threads,
         "dtype": case.dtype,
+        "pooling": case.pooling,
         "queries": case.rows,
         "tokens": one.num_tokens,
         "system": one.system,

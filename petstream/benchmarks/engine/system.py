@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from petstream.benchmarks.engine.cases import Dtype
+from petstream.benchmarks.engine.cases import Dtype, Pooling
 
 Logits = NDArray[np.float32]
 """Shape (rows, labels), in the order of the case's rows."""
@@ -25,6 +25,7 @@ class Request:
     """Of the tasks' PETs, in turn."""
     threads: int
     dtype: Dtype
+    pooling: Pooling = "mean"
 
     @property
     def how(self) -> str:

@@ -41,7 +41,7 @@ def build(request: Request) -> System:
     tensors = (pair for t, name in enumerate(names) for pair in _tensors(pets[t % len(pets)], name))
     num_bytes = fill(model, tensors, dtype)
     model.active_adapters = BatchSplit(*names, batch_sizes=list(rows_of.values()))
-    heads = PooledHeads(pets, dtype)
+    heads = PooledHeads(pets, dtype, request.pooling)
 
     @torch.inference_mode()
     def run() -> Logits:

@@ -6,24 +6,25 @@ from pathlib import Path
 
 import torch
 
-from petstream.benchmarks.engine.cases import DISTINCT_WEIGHTS
+from petstream.benchmarks.engine.cases import DISTINCT_WEIGHTS, Pooling
 from petstream.benchmarks.engine.systems.task_model import load_task_model
 from petstream.benchmarks.engine.weight_files import merged_folder
 
 INPUTS = ("input_ids", "attention_mask")
 
 
-def onnx_files(weights: Path) -> Sequence[Path]:
+def onnx_files(weights: Path, pooling: Pooling) -> Sequence[Path]:
     """Return the file of each merged model; write those that are not there yet."""
-    paths = [merged_folder(weights, n) / "model.onnx" for n in range(DISTINCT_WEIGHTS)]
+    name = f"model-{pooling}.onnx"
+    paths = [merged_folder(weights, n) / name for n in range(DISTINCT_WEIGHTS)]
     for number, path in enumerate(paths):
         if not path.is_file():
-            _export(weights, number, path)
+            _export(weights, number, pooling, path)
     return paths
 
 
-def _export(weights: Path, number: int, path: Path) -> None:
-    model = load_task_model(weights, number)
+def _export(weights: Path, number: int, pooling: Pooling, path: Path) -> None:
+    model = load_task_model(weights, number, pooling)
     # A padded row, or attention would be traced without its mask.
     ids = torch.full((2, 8), 5)
     mask = torch.ones_like(ids)

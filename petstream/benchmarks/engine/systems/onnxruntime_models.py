@@ -20,7 +20,7 @@ def build(request: Request) -> System:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     # Threads that spin between passes would take the time of whoever runs then.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    paths = onnx_files(request.weights)
+    paths = onnx_files(request.weights, request.pooling)
     sessions = [
         onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         for path in paths

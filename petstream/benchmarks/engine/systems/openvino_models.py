@@ -20,7 +20,7 @@ def build(request: Request) -> System:
         "NUM_STREAMS": 1,
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[request.dtype],
     }
-    paths = onnx_files(request.weights)
+    paths = onnx_files(request.weights, request.pooling)
     inferences = [
         core.compile_model(path, "CPU", settings).create_infer_request() for path in paths
     ]

@@ -45,7 +45,7 @@ def build(request: Request) -> System:
         model.add_adapter(name, config)
     factors = (pair for t, name in enumerate(names) for pair in _factors(pets[t % len(pets)], name))
     num_bytes = fill(model, factors, dtype)
-    heads = PooledHeads(pets, dtype)
+    heads = PooledHeads(pets, dtype, request.pooling)
     work = batches(rows, range(len(rows.tasks)), request.how)
 
     @torch.inference_mode()

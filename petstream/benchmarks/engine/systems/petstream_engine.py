@@ -119,7 +119,7 @@ def _load_tasks(request: Request, engine: Engine, num_tasks: int) -> list[Loaded
                 dense=weights.dense,
                 head_weight=weights.head_weight,
                 head_bias=weights.head_bias,
-                pooling="mean",
+                pooling=request.pooling,
             ).load(engine)
         )
     return tasks

@@ -1,4 +1,4 @@
-"""The tasks' heads behind a model that all tasks share, in torch: mean over tokens, then linear."""
+"""The tasks' heads behind a model that all tasks share, in torch: pooling, then linear."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from petstream.benchmarks.engine.cases import Pooling
 from petstream.benchmarks.engine.weight_files import PetFile
 
 
 class PooledHeads:
     """Each row's own head, all rows of a batch at once."""
 
-    def __init__(self, pets: Sequence[PetFile], dtype: torch.dtype) -> None:
+    def __init__(self, pets: Sequence[PetFile], dtype: torch.dtype, pooling: Pooling) -> None:
+        self._pooling = pooling
         self._weight = torch.from_numpy(np.stack([pet.head_weight for pet in pets])).to(dtype)
         self._bias = torch.from_numpy(np.stack([pet.head_bias for pet in pets])).to(dtype)
 
@@ -27,13 +29,15 @@ class PooledHeads:
             tasks: Each row's.
         """
         numbers = torch.tensor(tasks) % len(self._weight)
-        pooled = mean_pool(hidden, mask)
+        pooled = pool(hidden, mask, self._pooling)
         product = torch.einsum("rh,rlh->rl", pooled, self._weight[numbers]) + self._bias[numbers]
         logits: NDArray[np.float32] = product.float().numpy()
         return logits
 
 
-def mean_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return the mean of each row's own tokens, shape (rows, hidden)."""
+def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    """Return the mean of each row's own tokens, or its first one, shape (rows, hidden)."""
+    if pooling == "cls":
+        return hidden[:, 0]
     weights = mask[:, :, None].to(hidden.dtype)
     return (hidden * weights).sum(1) / weights.sum(1)

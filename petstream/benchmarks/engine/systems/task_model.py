@@ -1,4 +1,4 @@
-"""One task as a whole model of transformers: the backbone with its PET, mean pooling, the head."""
+"""One task as a whole model of transformers: the backbone with its PET, the pooling, the head."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from transformers import AutoModel
 from transformers.utils import logging
 
-from petstream.benchmarks.engine.systems.pooled_heads import mean_pool
+from petstream.benchmarks.engine.cases import Pooling
+from petstream.benchmarks.engine.systems.pooled_heads import pool
 from petstream.benchmarks.engine.weight_files import PetFile, merged_folder, pet_path, plain_folder
 
 _ADAPTED = {"attention_output": "attention.output.dense", "ffn_output": "output.dense"}
@@ -21,8 +22,9 @@ Hook = Callable[[nn.Module, Any, torch.Tensor], torch.Tensor]
 class TaskModel(nn.Module):
     """Takes token ids and mask, (rows, tokens) each; returns logits, (rows, labels)."""
 
-    def __init__(self, encoder: nn.Module, pet: PetFile) -> None:
+    def __init__(self, encoder: nn.Module, pet: PetFile, pooling: Pooling) -> None:
         super().__init__()
+        self._pooling = pooling
         self.encoder = encoder
         labels, hidden = pet.head_weight.shape
         self.head = nn.Linear(hidden, labels)
@@ -32,8 +34,9 @@ class TaskModel(nn.Module):
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Run a batch."""
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        logits: torch.Tensor = self.head(mean_pool(hidden.last_hidden_state, attention_mask))
+        encoded = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        pooled = pool(encoded.last_hidden_state, attention_mask, self._pooling)
+        logits: torch.Tensor = self.head(pooled)
         return logits
 
 
@@ -47,7 +50,9 @@ def load_encoder(folder: Path) -> Any:  # noqa: ANN401 - a model of transformers
     return encoder
 
 
-def load_task_model(weights: Path, number: int, dtype: torch.dtype = torch.float32) -> TaskModel:
+def load_task_model(
+    weights: Path, number: int, pooling: Pooling, dtype: torch.dtype = torch.float32
+) -> TaskModel:
     """Load the model of a set of weights: merged, or plain with adapters where it has those."""
     pet = PetFile.read(pet_path(weights, number))
     merged = merged_folder(weights, number)
@@ -56,7 +61,7 @@ def load_task_model(weights: Path, number: int, dtype: torch.dtype = torch.float
     else:
         encoder = load_encoder(plain_folder(weights))
         _add_adapters(encoder, pet, dtype)
-    model = TaskModel(encoder, pet).to(dtype)
+    model = TaskModel(encoder, pet, pooling).to(dtype)
     model.train(False)
     return model
 

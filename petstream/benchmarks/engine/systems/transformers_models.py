@@ -15,7 +15,9 @@ from petstream.benchmarks.engine.weight_files import read_rows
 def build(request: Request) -> System:
     """Load the models."""
     dtype = getattr(torch, request.dtype)
-    models = [load_task_model(request.weights, n, dtype) for n in range(DISTINCT_WEIGHTS)]
+    models = [
+        load_task_model(request.weights, n, request.pooling, dtype) for n in range(DISTINCT_WEIGHTS)
+    ]
     rows = read_rows(request.rows)
     work = batches_by_task(rows, request.how)
 
