@@ -7,34 +7,48 @@ struct Norm {
     const float *gamma, *beta;  // [width]
 };
 
+constexpr int SUMS = 4;  // side by side: an addition takes as many cycles as a processor begins others in
+
+INLINE float total(const Floats (&sums)[SUMS]) { return sum_of((sums[0] + sums[1]) + (sums[2] + sums[3])); }
+
 // Semantics: z = x + residual; x = (z - mean(z)) / sqrt(var(z) + eps) * gamma + beta. `z` holds the sums of one
 // row, rounded up to whole vectors.
 template <typename T>
 void normalise(T* x, const T* residual, int64_t width, const Norm& norm, float eps, float* z) {
-    const int64_t whole = width / LANES * LANES, rest = width - whole;
-    Floats sums = {};
-    for (int64_t i = 0; i < whole; i += LANES) {
+    const int64_t whole = width / LANES * LANES, rest = width - whole, many = whole / (SUMS * LANES) * SUMS * LANES;
+    const auto summed = [&](int64_t i) {
         const Floats some = load(x + i) + load(residual + i);
         store(z + i, some);
-        sums += some;
-    }
+        return some;
+    };
+    Floats sums[SUMS] = {};
+    for (int64_t i = 0; i < many; i += SUMS * LANES)
+#pragma GCC unroll 4
+        for (int s = 0; s < SUMS; s++) sums[s] += summed(i + s * LANES);
+    for (int64_t i = many; i < whole; i += LANES) sums[0] += summed(i);
     if (rest > 0) {
         const Floats some = load_first(x + whole, rest) + load_first(residual + whole, rest);
         store(z + whole, some);
-        sums += some;
+        sums[0] += some;
     }
-    const Floats mean = same(sum_of(sums) / static_cast<float>(width));
-    Floats squares = {};
-    for (int64_t i = 0; i < whole; i += LANES) {
+    const Floats mean = same(total(sums) / static_cast<float>(width));
+    Floats squares[SUMS] = {};
+    for (int64_t i = 0; i < many; i += SUMS * LANES)
+#pragma GCC unroll 4
+        for (int s = 0; s < SUMS; s++) {
+            const Floats deviation = load(z + i + s * LANES) - mean;
+            squares[s] += deviation * deviation;
+        }
+    for (int64_t i = many; i < whole; i += LANES) {
         const Floats deviation = load(z + i) - mean;
-        squares += deviation * deviation;
+        squares[0] += deviation * deviation;
     }
     if (rest > 0) {
         Floats deviation = load(z + whole) - mean;
         deviation = lane_numbers() < static_cast<int32_t>(rest) ? deviation : Floats{};
-        squares += deviation * deviation;
+        squares[0] += deviation * deviation;
     }
-    const float factor = 1.0f / __builtin_sqrtf(sum_of(squares) / static_cast<float>(width) + eps);
+    const Floats factor = same(1.0f / __builtin_sqrtf(total(squares) / static_cast<float>(width) + eps));
     for (int64_t i = 0; i < whole; i += LANES)
         store(x + i, (load(z + i) - mean) * factor * load(norm.gamma + i) + load(norm.beta + i));
     if (rest > 0)

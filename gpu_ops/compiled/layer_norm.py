@@ -1,6 +1,6 @@
 """`gpu_ops.layer_norm.add_layer_norm`, compiled: one pass over the rows, whatever their tasks."""
 
-import ctypes
+from array import array
 from collections.abc import Sequence
 from itertools import chain
 
@@ -44,15 +44,21 @@ class CompiledAddLayerNorm:
         check_contiguous(x, residual)
         if residual.shape != x.shape or residual.dtype != x.dtype:
             raise ValueError(f"expected a residual of shape {tuple(x.shape)} and {x.dtype}")
-        weights = [part.float().contiguous() for norm in (shared, *own) for part in norm]
+        weights = [_as_read(part) for norm in (shared, *own) for part in norm]
         gamma, beta, *others = (weight.data_ptr() for weight in weights)
         num_rows, width = x.shape
         scratch = torch.empty(width + 16)
-        ends = (ctypes.c_int64 * len(others))(*chain.from_iterable(spans)) if spans else None
+        ends, addresses = array("q", chain.from_iterable(spans)), array("q", others)
         self._add_layer_norm[x.dtype](
             *(x.data_ptr(), residual.data_ptr(), num_rows, width),
             *(gamma, beta, eps, len(spans)),
-            *(ends, (ctypes.c_void_p * len(others))(*others) if spans else None),
+            *(ends.buffer_info()[0], addresses.buffer_info()[0]),
             scratch.data_ptr(),
         )
         return x
+
+
+def _as_read(weight: torch.Tensor) -> torch.Tensor:
+    """Return it as float32 laid out end to end: most are, and to find that out takes less."""
+    is_read = weight.dtype == torch.float32 and weight.is_contiguous()
+    return weight if is_read else weight.float().contiguous()

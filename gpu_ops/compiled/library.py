@@ -81,7 +81,7 @@ def check_contiguous(*tensors: torch.Tensor) -> None:
         ValueError: If one is not on the CPU or not laid out row by row.
     """
     for tensor in tensors:
-        if not tensor.is_contiguous() or tensor.device.type != "cpu":
+        if not tensor.is_contiguous() or not tensor.is_cpu:
             raise ValueError(
                 f"compiled operators take contiguous tensors of the CPU, got shape "
                 f"{tuple(tensor.shape)}, strides {tensor.stride()} on {tensor.device}"
