@@ -1,5 +1,7 @@
 // Sparse changes of a weight, straight from their compact form: written into a copy of it, or as a product
 // beside the shared one.
+#include <type_traits>
+
 #include "float16.h"
 
 namespace {
@@ -45,11 +47,13 @@ void patch(const float* weight, float* out, int64_t num_out, int64_t num_in, con
 }
 
 constexpr int MOST_VECTORS = 8;  // of rows side by side: their sums are registers
+constexpr int MOST_ROWS = MOST_VECTORS * LANES;
+constexpr int64_t BLOCK = 96 << 10;  // bytes of the weight that all tasks read before the next ones
 
-// Rows of x as columns: [num_in, VECTORS * LANES], zero behind the last row.
+// Rows of x as columns: [num_in, VECTORS * LANES], zero behind the last row; then a column of zeros.
 template <int VECTORS, typename T>
 void pack_rows(const T* x, int64_t num_rows, int64_t num_in, float* columns) {
-    for (int v = 0; v < VECTORS; v++)
+    for (int v = 0; v < VECTORS; v++) {
         for (int64_t k = 0; k < num_in; k += LANES) {
             const int64_t width = num_in - k < LANES ? num_in - k : LANES;
             Floats square[LANES];
@@ -61,6 +65,8 @@ void pack_rows(const T* x, int64_t num_rows, int64_t num_in, float* columns) {
             transpose(square);
             for (int64_t i = 0; i < width; i++) store(columns + (k + i) * VECTORS * LANES + v * LANES, square[i]);
         }
+        store(columns + num_in * VECTORS * LANES + v * LANES, Floats{});
+    }
 }
 
 // Adds sums [VECTORS * LANES rows, LANES outputs], of which there are `width`, to y.
@@ -78,64 +84,168 @@ void add_sums(Floats (&sums)[VECTORS][LANES], T* y, int64_t num_rows, int64_t nu
     }
 }
 
-// One row's changes in the form that the product reads.
-struct Factor {
-    float value;
-    int32_t column;
+// Some rows of a change in the form that the product reads.
+struct Expanded {
+    int32_t* columns;
+    float* values;  // unused where weights are dropped
+
+    void fill(const Change& change, int64_t from, int64_t to) {
+        int64_t i = from;
+        if (change.column_bytes == 2)
+            for (const auto* narrow = static_cast<const uint16_t*>(change.columns); i + LANES <= to; i += LANES) {
+                const Ints wide =
+                    __builtin_convertvector(*reinterpret_cast<const UnalignedShorts*>(narrow + i), Ints);
+                memcpy(columns + i - from, &wide, sizeof wide);
+            }
+        for (; i < to; i++) columns[i - from] = static_cast<int32_t>(change.column(i));
+        if (change.value_bytes == 0) return;
+        i = from;
+        if (change.value_bytes == 2)
+            for (const auto* half = static_cast<const Float16*>(change.values); i + LANES <= to; i += LANES)
+                store(values + i - from, load(half + i));
+        for (; i < to; i++) values[i - from] = change.added(i, 0.0f);
+    }
 };
 
-template <int VECTORS, typename T>
-void multiply_rows(T* y, const T* x, int64_t num_rows, const float* weight, int64_t num_out, int64_t num_in,
-                   const Change& change, float* packed, Factor* factors) {
-    pack_rows<VECTORS>(x, num_rows, num_in, packed);
-    int64_t next = 0;
-    for (int64_t first = 0; first < num_out; first += LANES) {
-        const int64_t width = num_out - first < LANES ? num_out - first : LANES;
-        Floats sums[VECTORS][LANES] = {};
-        for (int64_t i = 0; i < width; i++, weight += num_in) {
-            const int64_t end = change.offset(first + i + 1), count = end - next;
-            for (int64_t k = 0; k < count; k++, next++) {
-                const int64_t column = change.column(next);
-                factors[k] = {change.added(next, weight[column]), static_cast<int32_t>(column)};
-            }
-            Floats of_output[VECTORS] = {};
-            for (int64_t k = 0; k < count; k++) {
-                const float* columns = packed + static_cast<int64_t>(factors[k].column) * VECTORS * LANES;
-                const Floats factor = same(factors[k].value);
+// One output of all rows. `factors` has the values of its changes, or is its row of the weight if that is dropped.
+template <int VECTORS, bool IS_DROPPED>
+INLINE void multiply_output(Floats (&sums)[VECTORS], const int32_t* columns, const float* factors, int64_t count,
+                            const float* packed, int64_t num_in) {
+    constexpr int STEP = 4, CHAINS = VECTORS >= STEP ? 1 : STEP / VECTORS;  // an addition takes 4 cycles
+    Floats chains[CHAINS][VECTORS] = {};
+    const auto add = [&](int chain, int64_t k, int64_t column) {
+        const Floats factor = same(IS_DROPPED ? factors[columns[k]] : factors[k]);
+        const float* from = packed + column * VECTORS * LANES;
 #pragma GCC unroll 8
-                for (int v = 0; v < VECTORS; v++) of_output[v] += factor * load(columns + v * LANES);
-            }
-            for (int v = 0; v < VECTORS; v++) sums[v][i] = of_output[v];
+        for (int v = 0; v < VECTORS; v++) chains[chain][v] += factor * load(from + v * LANES);
+    };
+    int64_t k = 0;
+    for (; k + STEP <= count; k += STEP)
+#pragma GCC unroll 4
+        for (int i = 0; i < STEP; i++) add(i % CHAINS, k + i, columns[k + i]);
+    // Most rows of a thin change are no longer than a step: one of zeros costs less than a branch that is
+    // guessed wrong.
+    if (k < count)
+#pragma GCC unroll 3
+        for (int i = 0; i < STEP - 1; i++) {
+            const bool is_there = k + i < count;
+            add(i % CHAINS, is_there ? k + i : k, is_there ? columns[k + i] : num_in);
         }
-        add_sums<VECTORS>(sums, y + first, num_rows, num_out, width);
+#pragma GCC unroll 8
+    for (int v = 0; v < VECTORS; v++) {
+        sums[v] = chains[0][v];
+#pragma GCC unroll 4
+        for (int c = 1; c < CHAINS; c++) sums[v] += chains[c][v];
+        if (IS_DROPPED) sums[v] = -sums[v];
     }
 }
 
-template <int VECTORS, typename T>
-void multiply_few(T* y, const T* x, int64_t num_rows, const float* weight, int64_t num_out, int64_t num_in,
-                  const Change& change, float* packed, Factor* factors) {
-    if (num_rows > VECTORS / 2 * LANES)
-        multiply_rows<VECTORS>(y, x, num_rows, weight, num_out, num_in, change, packed, factors);
-    else if constexpr (VECTORS > 1)
-        multiply_few<VECTORS / 2>(y, x, num_rows, weight, num_out, num_in, change, packed, factors);
+// Rows of one task, packed, and how far its change was applied.
+template <typename T>
+struct Task {
+    T* y;
+    int64_t num_rows;
+    const float* packed;
+    Change change;
+    int64_t done;
+};
+
+template <int VECTORS, bool IS_DROPPED, typename T>
+void multiply_outputs(Task<T>& task, const float* weight, int64_t first, int64_t end, int64_t num_out,
+                      int64_t num_in, Expanded expanded) {
+    expanded.fill(task.change, task.done, task.change.offset(end));
+    for (; first < end; first += LANES) {
+        const int64_t width = end - first < LANES ? end - first : LANES;
+        Floats sums[VECTORS][LANES] = {};
+        for (int64_t i = 0; i < width; i++) {
+            const int64_t count = task.change.offset(first + i + 1) - task.done;
+            Floats of_output[VECTORS];
+            multiply_output<VECTORS, IS_DROPPED>(of_output, expanded.columns,
+                                                 IS_DROPPED ? weight + (first + i) * num_in : expanded.values,
+                                                 count, task.packed, num_in);
+            for (int v = 0; v < VECTORS; v++) sums[v][i] = of_output[v];
+            task.done += count;
+            expanded.columns += count;
+            expanded.values += count;
+        }
+        add_sums<VECTORS>(sums, task.y + first, task.num_rows, num_out, width);
+    }
 }
+
+// Calls what(vectors), a constant: the least power of two that holds the rows.
+template <int VECTORS = MOST_VECTORS, typename What>
+void with_vectors(int64_t num_rows, const What& what) {
+    if constexpr (VECTORS > 1) {
+        if (num_rows <= VECTORS / 2 * LANES) return with_vectors<VECTORS / 2>(num_rows, what);
+    }
+    what(std::integral_constant<int, VECTORS>{});
+}
+
+// Tasks of at most MOST_ROWS together, packed: block after block of the weight, so that it is read once.
+template <typename T>
+void multiply_together(Task<T>* tasks, int64_t num_tasks, const float* weight, int64_t num_out, int64_t num_in,
+                       int64_t block, const Expanded& expanded) {
+    for (int64_t first = 0; first < num_out; first += block) {
+        const int64_t end = num_out - first < block ? num_out : first + block;
+        for (Task<T>* task = tasks; task < tasks + num_tasks; task++)
+            with_vectors(task->num_rows, [&](auto vectors) {
+                if (task->change.value_bytes == 0)
+                    multiply_outputs<vectors, true>(*task, weight, first, end, num_out, num_in, expanded);
+                else
+                    multiply_outputs<vectors, false>(*task, weight, first, end, num_out, num_in, expanded);
+            });
+    }
+}
+
+int64_t outputs_in_block(int64_t num_in) {
+    const int64_t outputs = BLOCK / (num_in * static_cast<int64_t>(sizeof(float))) / LANES * LANES;
+    return outputs < LANES ? LANES : outputs;
+}
+
+struct Given {
+    int64_t start, end;
+    const void* columns;
+    int64_t column_bytes;
+    const void* offsets;
+    int64_t offset_bytes;
+    const void* values;
+    int64_t value_bytes;
+};
 
 template <typename T>
-void multiply(T* y, const T* x, int64_t num_rows, const float* weight, int64_t num_out, int64_t num_in,
-              const Change& change, float* scratch) {
-    constexpr int64_t AT_ONCE = MOST_VECTORS * LANES;
-    Factor* factors = reinterpret_cast<Factor*>(scratch + num_in * AT_ONCE);
-    for (int64_t row = 0; row < num_rows; row += AT_ONCE) {
-        const int64_t left = num_rows - row;
-        multiply_few<MOST_VECTORS>(y + row * num_out, x + row * num_in, left < AT_ONCE ? left : AT_ONCE, weight,
-                                   num_out, num_in, change, scratch, factors);
-    }
+void multiply(T* y, const T* x, const float* weight, int64_t num_out, int64_t num_in, int64_t num_tasks,
+              const Given* given, float* scratch) {
+    const int64_t block = outputs_in_block(num_in);
+    float* const packed = scratch + 2 * block * num_in;
+    const Expanded expanded{reinterpret_cast<int32_t*>(scratch), scratch + block * num_in};
+    Task<T> tasks[MOST_VECTORS];
+    int64_t num_together = 0, num_vectors = 0;
+    const auto finish = [&] {
+        multiply_together(tasks, num_together, weight, num_out, num_in, block, expanded);
+        num_together = num_vectors = 0;
+    };
+    for (const Given* one = given; one < given + num_tasks; one++)
+        for (int64_t row = one->start; row < one->end; row += MOST_ROWS) {
+            const int64_t num_rows = one->end - row < MOST_ROWS ? one->end - row : MOST_ROWS;
+            with_vectors(num_rows, [&](auto vectors) {
+                if (num_vectors + vectors > MOST_VECTORS) finish();
+                float* columns = packed + num_vectors * LANES * (num_in + 1);
+                pack_rows<vectors>(x + row * num_in, num_rows, num_in, columns);
+                const Change change{one->columns,      one->offsets,      one->values,
+                                    one->column_bytes, one->offset_bytes, one->value_bytes};
+                tasks[num_together++] = Task<T>{y + row * num_out, num_rows, columns, change, 0};
+                num_vectors += vectors;
+            });
+        }
+    finish();
 }
 
 }  // namespace
 
 // How many floats of scratch a product needs.
-EXPORT int64_t sparse_product_scratch(int64_t num_in) { return num_in * (MOST_VECTORS * LANES + 2); }
+EXPORT int64_t sparse_products_scratch(int64_t num_in) {
+    return 2 * outputs_in_block(num_in) * num_in + MOST_ROWS * (num_in + 1);
+}
 
 // weight, out [num_out, num_in]. Columns and offsets are int16 or int32, values float16 (2), float32 (4) or none
 // (0: the weights are dropped). before_columns: null where `out` holds no other change of this weight.
@@ -147,14 +257,13 @@ EXPORT void patch_weight(const float* weight, float* out, int64_t num_out, int64
           Change{before_columns, before_offsets, nullptr, before_column_bytes, before_offset_bytes, 0});
 }
 
-// y [num_rows, num_out] += x [num_rows, num_in] times the change of weight [num_out, num_in].
-#define DEFINE_ADD_SPARSE_PRODUCT(NAME, T)                                                                   \
-    EXPORT void NAME(T* y, const T* x, int64_t num_rows, const float* weight, int64_t num_out,                \
-                     int64_t num_in, const void* columns, int64_t column_bytes, const void* offsets,          \
-                     int64_t offset_bytes, const void* values, int64_t value_bytes, float* scratch) {         \
-        multiply(y, x, num_rows, weight, num_out, num_in,                                                     \
-                 Change{columns, offsets, values, column_bytes, offset_bytes, value_bytes}, scratch);         \
+// y [.., num_out] += x [.., num_in] times each task's change of weight [num_out, num_in], in its rows. tasks
+// [num_tasks, 8]: start and end of the rows; address and bytes of an element of columns, offsets and values.
+#define DEFINE_ADD_SPARSE_PRODUCTS(NAME, T)                                                                  \
+    EXPORT void NAME(T* y, const T* x, const float* weight, int64_t num_out, int64_t num_in,                  \
+                     int64_t num_tasks, const int64_t* tasks, float* scratch) {                               \
+        multiply(y, x, weight, num_out, num_in, num_tasks, reinterpret_cast<const Given*>(tasks), scratch);   \
     }
 
-DEFINE_ADD_SPARSE_PRODUCT(add_sparse_product_float32, float)
-DEFINE_ADD_SPARSE_PRODUCT(add_sparse_product_bfloat16, BFloat16)
+DEFINE_ADD_SPARSE_PRODUCTS(add_sparse_products_float32, float)
+DEFINE_ADD_SPARSE_PRODUCTS(add_sparse_products_bfloat16, BFloat16)

@@ -1,6 +1,8 @@
 """`gpu_ops.sparse_delta`, compiled: changes are read in the form in which they are held."""
 
+from array import array
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -10,22 +12,24 @@ from gpu_ops.sparse_delta import SparseWeights
 
 _POSITIONS = (POINTER, SIZE, POINTER, SIZE)
 _CHANGE = (*_POSITIONS, POINTER, SIZE)
+_Arguments = tuple[int, int, int, int, int, int]
+"""Address and bytes of an element: of columns, offsets and values."""
 
 
 class CompiledSparseDelta:
     """The two ways of a sparse change; may be called from several threads."""
 
     def __init__(self, library: Library) -> None:
-        self._scratch = library.function("sparse_product_scratch", SIZE, result=SIZE)
+        self._scratch = library.function("sparse_products_scratch", SIZE, result=SIZE)
         self._patch = library.function(
             "patch_weight", POINTER, POINTER, SIZE, SIZE, *_CHANGE, *_POSITIONS
         )
         self._add = library.by_dtype(
-            "add_sparse_product",
-            *(POINTER, POINTER, SIZE, POINTER, SIZE, SIZE),
-            *_CHANGE,
-            POINTER,
+            "add_sparse_products",
+            *(POINTER, POINTER, POINTER, SIZE, SIZE),
+            *(SIZE, POINTER, POINTER),
         )
+        self._known: WeakKeyDictionary[SparseWeights, _Arguments] = WeakKeyDictionary()
 
     def patch_weight(
         self,
@@ -48,8 +52,8 @@ class CompiledSparseDelta:
         _check_float32(weight, out)
         self._patch(
             *(weight.data_ptr(), out.data_ptr(), *weight.shape),
-            *_arguments(delta),
-            *((None, 0, None, 0) if before is None else _arguments(before)[:4]),
+            *self._arguments(delta),
+            *((None, 0, None, 0) if before is None else self._arguments(before)[:4]),
         )
         return out
 
@@ -75,15 +79,20 @@ class CompiledSparseDelta:
         check_contiguous(y, x)
         _check_float32(weight)
         num_out, num_in = weight.shape
-        scratch = torch.empty(self._scratch(num_in))
+        tasks = array("q")
         for (start, end), delta in zip(spans, deltas, strict=True):
-            self._add[y.dtype](
-                y.data_ptr() + start * num_out * y.itemsize,
-                x.data_ptr() + start * num_in * x.itemsize,
-                *(end - start, weight.data_ptr(), num_out, num_in),
-                *_arguments(delta),
-                scratch.data_ptr(),
-            )
+            tasks.extend((start, end, *self._arguments(delta)))
+        scratch = torch.empty(self._scratch(num_in))
+        self._add[y.dtype](
+            *(y.data_ptr(), x.data_ptr(), weight.data_ptr(), num_out, num_in),
+            *(len(spans), tasks.buffer_info()[0], scratch.data_ptr()),
+        )
+
+    def _arguments(self, delta: SparseWeights) -> _Arguments:
+        known = self._known.get(delta)
+        if known is None:
+            known = self._known[delta] = _arguments(delta)
+        return known
 
 
 def _check_float32(*weights: torch.Tensor) -> None:
@@ -92,8 +101,8 @@ def _check_float32(*weights: torch.Tensor) -> None:
         raise ValueError(f"expected weights of float32, got {[w.dtype for w in weights]}")
 
 
-def _arguments(delta: SparseWeights) -> tuple[int | None, ...]:
-    """Return a change as pointers and bytes of an element; no values have none."""
+def _arguments(delta: SparseWeights) -> _Arguments:
+    """Return a change as addresses and bytes of an element; no values are at 0 and have none."""
     check_contiguous(delta.columns, delta.row_offsets)
     values = delta.values
     if values is not None:
@@ -101,5 +110,5 @@ def _arguments(delta: SparseWeights) -> tuple[int | None, ...]:
     return (
         *(delta.columns.data_ptr(), delta.columns.itemsize),
         *(delta.row_offsets.data_ptr(), delta.row_offsets.itemsize),
-        *((None, 0) if values is None else (values.data_ptr(), values.itemsize)),
+        *((0, 0) if values is None else (values.data_ptr(), values.itemsize)),
     )
