@@ -20,10 +20,12 @@ import numpy as np
 
 from gpu_ops.compiled.library import load
 from petstream.benchmarks.document import Goal, make_document
-from petstream.benchmarks.engine.cases import MIXES, U32_128, U64_128, LengthMix
+from petstream.benchmarks.engine.cases import MIXES, U4_8, U32_128, U64_128, LengthMix
 from petstream.settings import load_settings
 from tasks.pets.adapter import Adapter
+from tasks.pets.bitfit import BitFit
 from tasks.pets.diff import Diff
+from tasks.pets.ia3 import Ia3
 from tasks.pets.kinds import AnyPet
 from tasks.pets.lora import Lora
 from tasks.pets.mask import Mask
@@ -47,6 +49,8 @@ PETS: tuple[AnyPet, ...] = (
     Diff(),
     Lora(rank=8, alpha=16.0),
     Adapter(placement="houlsby", bottleneck=64, activation="gelu"),
+    BitFit(),
+    Ia3(),
 )
 WHOLE = "whole pass"
 LEAST_SHARE = 0.005
@@ -67,8 +71,8 @@ def timed(ops: Operators, spent_s: Seconds) -> Operators:
         return measured
 
     by_name = {field.name: getattr(ops, field.name) for field in dataclasses.fields(ops)}
-    # Two of them are objects that are asked more than to run.
-    untimed = ("compiled", "add_low_rank_", "add_bottleneck_")
+    # Some are objects that are asked more than to run: their share is that of the whole pass.
+    untimed = ("compiled", "add_low_rank_", "add_bottleneck_", "vectors")
     wrapped: dict[str, Any] = {
         name: wrap(name, run) for name, run in by_name.items() if name not in untimed
     }
@@ -132,7 +136,7 @@ def main() -> None:
     folder = BackboneStore(load_settings().models_dir).fetch(options.backbone)
     engine = Engine(Backbone.load(folder), threads=1)
     cases: list[tuple[str, LengthMix, AnyPet | None]] = [("no PET", mix, None) for mix in MIXES]
-    cases += [(pet.kind, U64_128, pet) for pet in PETS]
+    cases += [(pet.kind, mix, pet) for pet in PETS for mix in (U4_8, U64_128)]
     rows: list[dict[str, Any]] = []
     for name, mix, pet in cases:
         found = compare(engine, batch(engine, mix, pet), options.repeats)

@@ -179,23 +179,33 @@ class Encoder:
         if not segments:
             return self.products.multiply((layer, product), x, (), self.operators)
         active = [(segment.tokens, ops) for segment, ops in segments]
-        vector = self._expanded.vector
-        scaled = [
-            (span, vector(ops.input_scale)) for span, ops in active if ops.input_scale is not None
-        ]
+        scaled = [(span, ops.input_scale) for span, ops in active if ops.input_scale is not None]
         if scaled and product in ("qkv", "ffn_input"):
             x = x.clone()  # the residual reads it too
-        scale_(x, [span for span, _ in scaled], [scale for _, scale in scaled])
+        self._scale_(x, scaled)
         y = self.products.multiply((layer, product), x, active, self.operators)
         self._add_low_rank_(y, x, product, segments)
-        scales = [
-            (span, vector(ops.output_scale)) for span, ops in active if ops.output_scale is not None
-        ]
-        scale_(y, [span for span, _ in scales], [scale for _, scale in scales])
-        biases = [(span, vector(ops.bias)) for span, ops in active if ops.bias is not None]
-        add_bias_(y, [span for span, _ in biases], [bias for _, bias in biases])
+        scales = [(span, ops.output_scale) for span, ops in active if ops.output_scale is not None]
+        self._scale_(y, scales)
+        self._add_bias_(y, [(span, ops.bias) for span, ops in active if ops.bias is not None])
         self._add_adapters_(y, active)
         return y
+
+    def _scale_(self, x: torch.Tensor, tasks: Sequence[tuple[Span, torch.Tensor]]) -> None:
+        """Scale the rows of tasks, compiled where that is chosen."""
+        spans, scales = [span for span, _ in tasks], [scale for _, scale in tasks]
+        if self.operators.vectors is not None:
+            self.operators.vectors.scale_(x, spans, scales)
+        else:
+            scale_(x, spans, [self._expanded.vector(scale) for scale in scales])
+
+    def _add_bias_(self, y: torch.Tensor, tasks: Sequence[tuple[Span, torch.Tensor]]) -> None:
+        """Add the biases of tasks, likewise."""
+        spans, biases = [span for span, _ in tasks], [bias for _, bias in tasks]
+        if self.operators.vectors is not None:
+            self.operators.vectors.add_bias_(y, spans, biases)
+        else:
+            add_bias_(y, spans, [self._expanded.vector(bias) for bias in biases])
 
     def _add_low_rank_(
         self,

@@ -5,15 +5,17 @@ assumed. What is measured is one thread's CPU time, once per machine (`MachineFi
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
 
+from gpu_ops.bias import add_bias_
 from gpu_ops.bottleneck import BottleneckWeights, add_bottleneck_
 from gpu_ops.compiled.library import Library
 from gpu_ops.low_rank import LowRankFactors, UpFactor, add_low_rank_
+from gpu_ops.scale import scale_
 from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import SparseWeights, changed_values, sparse_weights
 from workers.backbone import Backbone
@@ -29,7 +31,7 @@ logger = logging.getLogger(__name__)
 _REPEATS = 5
 _TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 _TASKS, _RANK, _BOTTLENECK = 8, 8, 64
-"""Of the trials with low-rank updates and adapters."""
+"""Of the trials with low-rank updates, adapters and vectors."""
 _DENSITY = 0.01
 """Between that of diff pruning and that of MaskBERT."""
 
@@ -95,13 +97,15 @@ def _activation(backbone: Backbone, dtype: torch.dtype) -> _Trial:
 
 def _layer_norm(backbone: Backbone, dtype: torch.dtype) -> _Trial:
     norm, width = backbone.norms[0, "ffn_norm"], backbone.shape.hidden_size
+    eps = backbone.layer_norm_eps
 
-    def run(num_rows: int) -> Run:
+    def run(num_rows: int, own: Sequence[Span]) -> Run:
         x, residual = (torch.randn(num_rows, width).to(dtype) for _ in range(2))
-        eps = backbone.layer_norm_eps
-        return lambda ops: ops.add_layer_norm(x.clone(), residual, norm, eps, [], [])
+        norms = [norm] * len(own)
+        return lambda ops: ops.add_layer_norm(x.clone(), residual, norm, eps, own, norms)
 
-    return _Trial(str(width), {rows: run(rows) for rows in (64, 512)})
+    # The smaller batch is of tasks with LayerNorms of their own.
+    return _Trial(f"{width}, own and shared", {64: run(64, _spans(8)), 512: run(512, [])})
 
 
 def _patch(backbone: Backbone, dtype: torch.dtype) -> _Trial:
@@ -179,6 +183,29 @@ def _adapter(backbone: Backbone, dtype: torch.dtype) -> _Trial:
     return _Trial(str(hidden), {_TASKS * rows: run(rows) for rows in (8, 64)})
 
 
+def _vectors(backbone: Backbone, dtype: torch.dtype) -> _Trial:
+    width = len(backbone.products[0, "qkv"].weight)
+    held = [torch.randn(width).half() for _ in range(_TASKS)]
+    converted = [vector.to(dtype) for vector in held]
+
+    def run(num_rows: int) -> Run:
+        x, spans = torch.randn(_TASKS * num_rows, width).to(dtype), _spans(num_rows)
+
+        def change(ops: Operators) -> torch.Tensor:
+            y = x.clone()
+            if ops.vectors is None:
+                scale_(y, spans, converted)
+                add_bias_(y, spans, converted)
+            else:
+                ops.vectors.scale_(y, spans, held)
+                ops.vectors.add_bias_(y, spans, held)
+            return y
+
+        return change
+
+    return _Trial(str(width), {_TASKS * rows: run(rows) for rows in (8, 64)})
+
+
 def _spans(num_rows: int) -> list[Span]:
     """Return those of the trial's tasks, each with as many rows."""
     return [Span(task * num_rows, (task + 1) * num_rows) for task in range(_TASKS)]
@@ -192,6 +219,7 @@ _TRIALS: Mapping[OperatorName, Callable[[Backbone, torch.dtype], _Trial]] = {
     "sparse product": _sparse_product,
     "low rank": _low_rank,
     "adapter": _adapter,
+    "vectors": _vectors,
 }
 
 

@@ -17,6 +17,7 @@ from gpu_ops.compiled.layer_norm import CompiledAddLayerNorm
 from gpu_ops.compiled.library import Library
 from gpu_ops.compiled.low_rank import CompiledLowRank
 from gpu_ops.compiled.sparse_delta import CompiledSparseDelta
+from gpu_ops.compiled.vectors import CompiledVectors
 from gpu_ops.layer_norm import NormWeights, add_layer_norm
 from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import SparseWeights, add_sparse_delta_, patch_weight
@@ -24,7 +25,14 @@ from gpu_ops.varlen_attention import PrefixStates, varlen_attention
 from workers.backbone import Backbone
 
 OperatorName = Literal[
-    "attention", "activation", "layer norm", "patch", "sparse product", "low rank", "adapter"
+    "attention",
+    "activation",
+    "layer norm",
+    "patch",
+    "sparse product",
+    "low rank",
+    "adapter",
+    "vectors",
 ]
 OPERATOR_NAMES: tuple[OperatorName, ...] = (
     "attention",
@@ -34,6 +42,7 @@ OPERATOR_NAMES: tuple[OperatorName, ...] = (
     "sparse product",
     "low rank",
     "adapter",
+    "vectors",
 )
 Values = Callable[[SparseWeights, torch.Tensor], torch.Tensor]
 """Takes a change and its weight, returns what it adds (`changed_values`)."""
@@ -108,6 +117,8 @@ class Operators:
     """None: torch's, which goes by the number of rows (`workers.task_products`)."""
     add_bottleneck_: CompiledBottleneck | None
     """Likewise."""
+    vectors: CompiledVectors | None
+    """Biases and scales. None: torch's, of vectors in the type that is computed in."""
     compiled: frozenset[OperatorName]
     """Which of them are compiled."""
 
@@ -138,7 +149,7 @@ def operators(
 
     patching, beside = has("patch"), has("sparse product")
     attention, activation, norm = has("attention"), has("activation"), has("layer norm")
-    low_rank, adapter = has("low rank"), has("adapter")
+    low_rank, adapter, vectors = has("low rank"), has("adapter"), has("vectors")
     return Operators(
         CompiledAttention(attention) if attention else varlen_attention,
         CompiledGelu(activation) if activation else ACTIVATIONS[backbone.activation],
@@ -147,6 +158,7 @@ def operators(
         CompiledSparseDelta(beside).add_sparse_delta_ if beside else add_sparse,
         CompiledLowRank(low_rank) if low_rank else None,
         CompiledBottleneck(adapter) if adapter else None,
+        CompiledVectors(vectors) if vectors else None,
         frozenset(compiled),
     )
 

@@ -10,6 +10,10 @@ import pytest
 from gpu_ops.compiled.build import compiler
 
 ROOT = Path(__file__).parents[3]
+OPERATORS = (
+    *("attention", "gelu", "layer_norm", "sparse_delta", "low_rank", "bottleneck"),
+    "vectors",
+)
 CHOSEN = "generic and bf16 and not generic-wide"
 """One variant and the narrower type: the types share all code but loads and stores."""
 
@@ -39,8 +43,7 @@ def test_operators_read_and_write_only_what_is_theirs() -> None:
         "ASAN_OPTIONS": "detect_leaks=0",
         "PETSTREAM_SANITIZED_OPERATORS": "1",
     }
-    operators = ["attention", "gelu", "layer_norm", "sparse_delta", "low_rank", "bottleneck"]
-    tests = [str(ROOT / f"tests/gpu_ops/compiled/test_{name}.py") for name in operators]
+    tests = [str(ROOT / f"tests/gpu_ops/compiled/test_{name}.py") for name in OPERATORS]
 
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN, *tests],
