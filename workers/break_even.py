@@ -30,8 +30,9 @@ class Gains(NamedTuple):
             0 where it is faster for any number of rows, `NEVER` where for none.
         """
         few_us, many_us = self
-        if few_us >= 0:
-            return 0 if many_us >= 0 else NEVER
+        if few_us >= 0 and many_us >= 0 and many_us <= few_us:
+            return 0
         if many_us <= few_us:
             return NEVER
-        return round(FEW_ROWS - few_us * (MANY_ROWS - FEW_ROWS) / (many_us - few_us))
+        crossing = FEW_ROWS - few_us * (MANY_ROWS - FEW_ROWS) / (many_us - few_us)
+        return max(0, round(crossing))

@@ -1,15 +1,16 @@
 """From how many rows on a sparse change is cheaper in a copy of the weight than beside it.
 
 A sparse product costs time by the row; a patched copy costs the same for any number of rows, and
-replaces the shared product instead of adding to it. Where the two meet depends on the processor
-and on how dense the change is. It is measured before the engine serves, at two densities for each
-shape of weight: a measurement takes some 100 ms of a core, which a task that is added while
-others are served must not cost them. All costs are linear in the number of changes, so two
-densities tell of all.
+takes the task's rows out of the shared product, where each costs what a row costs among many.
+Where the two meet depends on the processor and on how dense the change is. It is measured before
+the engine serves, at two densities for each shape of weight: a measurement takes some 100 ms of a
+core, which a task that is added while others are served must not cost them. All costs are linear
+in the number of changes, so two densities tell of all.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from workers.linear_backends import Linear, UnpackedLinear
 from workers.machine_figures import MachineFigures
 from workers.operators import Operators
 from workers.torch_dtypes import dtype_name
-from workers.way_timing import gains_us
+from workers.way_timing import Way, gains_us
 
 _DENSITIES = (0.005, 0.05)
 """Those of diff pruning and of MaskBERT."""
@@ -118,13 +119,38 @@ def _measured(
         f"{what} {density:g} of {num_out}x{num_in} {dtype_name(product.bias.dtype)} "
         f"{product.unpacked.backend}, compiled: {' and '.join(compiled) or 'none'}"
     )
-    patched = figures.measured(
-        name, lambda: _gains_of_patching(product, delta, operators)._asdict()
+    linear, bias, unpacked = product.linear, product.bias, product.unpacked.op
+
+    def patched(x: torch.Tensor) -> None:
+        copy = operators.patch_weight(weight, delta, torch.empty_like(weight))
+        unpacked(x, copy.to(bias.dtype), bias)
+
+    def gains(way: Way) -> dict[str, float]:
+        return _gains(way, product, delta, operators)._asdict()
+
+    return _Measured(
+        delta.num_changed,
+        Gains.of(figures.measured(f"{name}, patched", partial(gains, patched))),
+        Gains.of(figures.measured(f"{name}, kept", partial(gains, linear))),
     )
-    kept = figures.measured(
-        f"{name}, kept", lambda: _gains_of_keeping(product, delta, operators)._asdict()
+
+
+def _gains(way: Way, product: SharedProduct, delta: SparseWeights, operators: Operators) -> Gains:
+    """Return what is gained by a product of the task's own rows, which leave the shared one.
+
+    There they cost what a row costs among many: the batch is of many tasks.
+    """
+    weight, bias = product.weight, product.bias
+    outputs = torch.zeros(MANY_ROWS, weight.shape[0], dtype=bias.dtype)
+
+    def beside(x: torch.Tensor) -> None:
+        operators.add_sparse_delta_(outputs[: len(x)], x, [Span(0, len(x))], [delta], weight)
+
+    gains = gains_us(beside, way, weight.shape[1], bias.dtype)
+    return Gains(
+        gains.few_rows_us + FEW_ROWS * product.us_per_row,
+        gains.many_rows_us + MANY_ROWS * product.us_per_row,
     )
-    return _Measured(delta.num_changed, Gains.of(patched), Gains.of(kept))
 
 
 def _change(weight: torch.Tensor, density: float, is_dropped: bool) -> SparseWeights:
@@ -134,31 +160,3 @@ def _change(weight: torch.Tensor, density: float, is_dropped: bool) -> SparseWei
     flat_indices = torch.linspace(0, weight.numel() - 1, num_changed, dtype=torch.float64)
     values = None if is_dropped else torch.ones(num_changed, dtype=torch.float16)
     return sparse_weights(flat_indices.to(torch.int32), values, (num_out, num_in))
-
-
-def _gains_of_patching(product: SharedProduct, delta: SparseWeights, operators: Operators) -> Gains:
-    weight, bias = product.weight, product.bias
-
-    def beside(x: torch.Tensor) -> None:
-        operators.add_sparse_delta_(product.linear(x), x, [Span(0, len(x))], [delta], weight)
-
-    def patched(x: torch.Tensor) -> None:
-        copy = operators.patch_weight(weight, delta, torch.empty_like(weight))
-        product.unpacked.op(x, copy.to(bias.dtype), bias)
-
-    return gains_us(beside, patched, weight.shape[1], bias.dtype)
-
-
-def _gains_of_keeping(product: SharedProduct, delta: SparseWeights, operators: Operators) -> Gains:
-    """Measure a product of the task's own rows, which then leave the shared one."""
-    weight, bias = product.weight, product.bias
-    outputs = torch.zeros(MANY_ROWS, weight.shape[0], dtype=bias.dtype)
-
-    def beside(x: torch.Tensor) -> None:
-        operators.add_sparse_delta_(outputs[: len(x)], x, [Span(0, len(x))], [delta], weight)
-
-    gains = gains_us(beside, product.linear, weight.shape[1], bias.dtype)
-    return Gains(
-        gains.few_rows_us + FEW_ROWS * product.us_per_row,
-        gains.many_rows_us + MANY_ROWS * product.us_per_row,
-    )

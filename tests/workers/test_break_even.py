@@ -12,7 +12,9 @@ SPAN = MANY_ROWS - FEW_ROWS
     [
         pytest.param(-10.0, 10.0, FEW_ROWS + SPAN // 2, id="between the two"),
         pytest.param(-30.0, -10.0, FEW_ROWS + 3 * SPAN // 2, id="beyond both"),
-        pytest.param(5.0, 50.0, 0, id="faster for any number"),
+        pytest.param(5.0, 27.0, 0, id="faster for any number, and gaining"),
+        pytest.param(1.0, 23.0, FEW_ROWS // 2, id="fewer than both"),
+        pytest.param(5.0, 5.0, 0, id="faster for any number, by as much"),
         pytest.param(-10.0, -10.0, NEVER, id="parallel"),
         pytest.param(-10.0, -40.0, NEVER, id="ever slower"),
         pytest.param(5.0, -5.0, NEVER, id="faster for few rows only"),
