@@ -147,6 +147,8 @@ class SharedProducts:
 
         What it returns is called once, before another task's.
         """
+        if ops.sparse is None and ops.dense is None:
+            return None
         weight, bias, choice = self._weights[place], self._biases[place], self.choices[place[1]]
 
         def merge() -> Linear:
@@ -161,8 +163,6 @@ class SharedProducts:
                     return kept
             if num_rows < ops.sparse.patch_from_rows:
                 return None
-        elif ops.dense is None:
-            return None
         multiply = choice.unpacked_linear.op
         return lambda x: multiply(x, copy.with_changes(ops).to(self._dtype), bias)
 
@@ -170,16 +170,26 @@ class SharedProducts:
 def _by_spans(
     linear: Linear, x: torch.Tensor, changed: Sequence[tuple[Span, Linear]]
 ) -> torch.Tensor:
-    """Multiply the given spans by weights of their own, the rest by the shared one."""
+    """Multiply the given spans by weights of their own, the rest by the shared one.
+
+    The rest is one product: to copy its rows together costs less than to read the weight again.
+    """
     if not changed:
         return linear(x)
-    parts: list[torch.Tensor] = []
-    done = 0
+    starts = [0, *(span.end for span, _ in changed)]
+    ends = [*(span.start for span, _ in changed), len(x)]
+    rest = [slice(*ends) for ends in zip(starts, ends, strict=True) if ends[0] < ends[1]]
+    y: torch.Tensor | None = None
+    if rest:
+        product = linear(torch.cat([x[rows] for rows in rest]))
+        y = product.new_empty(len(x), product.shape[1])
+        of_rest = torch.split(product, [rows.stop - rows.start for rows in rest])
+        for rows, part in zip(rest, of_rest, strict=True):
+            y[rows] = part
     for (start, end), own in changed:
-        if start > done:
-            parts.append(linear(x[done:start]))
-        parts.append(own(x[start:end]))
-        done = end
-    if done < len(x):
-        parts.append(linear(x[done:]))
-    return torch.cat(parts)
+        part = own(x[start:end])
+        if y is None:
+            y = part.new_empty(len(x), part.shape[1])
+        y[start:end] = part
+    assert y is not None
+    return y
