@@ -96,9 +96,10 @@ def test_a_damaged_file_is_named(state_dir: Path) -> None:
 
 
 def test_the_ways_that_were_chosen_are_shown(state_dir: Path) -> None:
-    """Which library multiplies each shape, and from how many rows on an operator changes."""
+    """Which library multiplies each shape, what compiled operators take, and the break-evens."""
     figures = MachineFigures(state_dir / FILE_NAME)
     figures.measured("linear 384x384 bfloat16", lambda: {"torch": 5.25, "onednn-packed": 4.75})
+    figures.measured("vectors 384 float32 v3", lambda: {"torch": 2.875, "compiled": 1.625})
     gains = {"few_rows_us": -10.0, "many_rows_us": 10.0}
     figures.measured("adapter 384 float32 torch", lambda: gains)
     figures.save()
@@ -109,6 +110,8 @@ def test_the_ways_that_were_chosen_are_shown(state_dir: Path) -> None:
     assert shown.exit_code == 0
     for part in ("384x384 bfloat16", "5.25", "4.75", "adapter 384 float32 torch", "104"):
         assert part in shown.stdout
+    (operator,) = (line for line in shown.stdout.splitlines() if "vectors 384 float32 v3" in line)
+    assert operator.index("2.88") < operator.index("1.62")
     found = read_figures(state_dir / FILE_NAME)
     assert found is not None
     assert document["figures"] == found.model_dump()
