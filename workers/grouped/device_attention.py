@@ -1,47 +1,60 @@
-"""Attention over packed rows in one call: by torch's variable-length kernel, or padded.
+"""Attention over packed rows in few calls: by torch's variable-length kernel, or padded.
 
-The kernel knows neither a bias of scores nor prefixes, nor float32, nor any device but CUDA. What
-it does not know is padded here: keys of padding are masked and are zeros, so that no row sees
-another.
+The kernel knows neither a bias of scores nor prefixes, nor float32, nor heads of every width, nor
+any device but CUDA. What it does not know is padded here: keys of padding are masked and are
+zeros, so that no row sees another.
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Mapping
 
 import torch
 from torch.nn import functional as F
 
 from gpu_ops.varlen_attention import PrefixStates
+from workers.grouped.packed_rows import PackedRows, Rectangle
 
 PLAIN_DTYPES = (torch.float16, torch.bfloat16)
+HEAD_MULTIPLE, MAX_HEAD_WIDTH = 8, 256
+"""Of heads that the kernel knows."""
 
 
 def device_attention(
     qkv: torch.Tensor,
     num_heads: int,
-    row_lens: Sequence[int],
+    rows: PackedRows,
     bias: torch.Tensor | None = None,
     prefixes: Mapping[int, PrefixStates] | None = None,
 ) -> torch.Tensor:
     """Let each row attend to itself, and to its prefix where it has one.
 
-    Arguments, semantics and result are those of `gpu_ops.varlen_attention.varlen_attention`, but
-    for what tokens past the last row get: that has no meaning.
+    Semantics, the other arguments and the result are those of
+    `gpu_ops.varlen_attention.varlen_attention`, but for what tokens past the last row get: that has
+    no meaning.
+
+    Args:
+        qkv: Shape (num_tokens, 3 * hidden).
+        num_heads: Heads that `hidden` divides into.
+        rows: Of the batch.
+        bias: Of scores, by head, query and key.
+        prefixes: By the row's number.
     """
-    is_plain = bias is None and not prefixes and qkv.dtype in PLAIN_DTYPES and qkv.is_cuda
-    if is_plain:
-        return _packed(qkv, num_heads, row_lens)
-    return padded_attention(qkv, num_heads, row_lens, bias, prefixes or {})
+    if qkv.is_cuda and bias is None and not prefixes and _is_plain(qkv, num_heads):
+        return _packed(qkv, num_heads, rows)
+    return padded_attention(qkv, num_heads, rows, bias, prefixes or {})
 
 
-def _packed(qkv: torch.Tensor, num_heads: int, row_lens: Sequence[int]) -> torch.Tensor:
+def _is_plain(qkv: torch.Tensor, num_heads: int) -> bool:
+    head_width = qkv.shape[1] // (3 * num_heads)
+    fits = head_width % HEAD_MULTIPLE == 0 and head_width <= MAX_HEAD_WIDTH
+    return fits and qkv.dtype in PLAIN_DTYPES
+
+
+def _packed(qkv: torch.Tensor, num_heads: int, rows: PackedRows) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    num_padding = len(qkv) - sum(row_lens)
-    lens = [*row_lens, num_padding] if num_padding else list(row_lens)
-    offsets = torch.tensor([0, *accumulate(lens)], dtype=torch.int32, device=qkv.device)
+    offsets, longest = rows.offsets(), rows.longest
     query, key, value = qkv.view(len(qkv), 3, num_heads, -1).unbind(1)
-    attended = varlen_attn(query, key, value, offsets, offsets, max(lens), max(lens))
+    attended = varlen_attn(query, key, value, offsets, offsets, longest, longest)
     assert isinstance(attended, torch.Tensor)
     return attended.flatten(1)
 
@@ -49,48 +62,67 @@ def _packed(qkv: torch.Tensor, num_heads: int, row_lens: Sequence[int]) -> torch
 def padded_attention(
     qkv: torch.Tensor,
     num_heads: int,
-    row_lens: Sequence[int],
+    rows: PackedRows,
     bias: torch.Tensor | None,
     prefixes: Mapping[int, PrefixStates],
 ) -> torch.Tensor:
-    """Gather rows into a rectangle, prefixes before their keys and values, and attend under a mask.
+    """Gather rows into rectangles, prefixes before their keys and values, attend under a mask.
 
     As `device_attention`; tokens past the last row get zeros.
     """
-    device, num_rows, longest = qkv.device, len(row_lens), max(row_lens)
-    lens = torch.tensor(row_lens, device=device)
-    starts = torch.tensor([0, *accumulate(row_lens)][:-1], device=device)
-    places = torch.arange(longest, device=device)
-    is_token = places < lens[:, None]
+    out = qkv.new_zeros(len(qkv), qkv.shape[1] // 3)
     # Padding reads a row of zeros behind the last: what is masked still counts, times zero, and
     # another row's NaN would not be zero then.
-    zero_row = len(qkv)
-    index = torch.where(is_token, starts[:, None] + places, zero_row)
-    rows = torch.cat([qkv, qkv.new_zeros(1, qkv.shape[1])])[index]
-    query, key, value = (
-        part.transpose(1, 2) for part in rows.view(num_rows, longest, 3, num_heads, -1).unbind(2)
-    )
-    mask = qkv.new_zeros(num_rows, 1, 1, longest).masked_fill_(
-        ~is_token[:, None, None, :], float("-inf")
-    )
-    if bias is not None:
-        mask = mask + bias[None, :, :longest, :longest].to(qkv.dtype)
-    num_virtual = max((len(states.keys) for states in prefixes.values()), default=0)
-    if num_virtual:
-        key, value, is_seen = _with_prefixes(key, value, prefixes, num_virtual)
-        before = qkv.new_zeros(num_rows, 1, 1, num_virtual).masked_fill_(
-            ~is_seen[:, None, None, :], float("-inf")
-        )
-        before = before.expand(num_rows, *mask.shape[1:3], num_virtual)
-        mask = torch.cat([before, mask], dim=3)
-    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    out = qkv.new_zeros(len(qkv), qkv.shape[1] // 3)
-    out[index[is_token]] = attended.transpose(1, 2).flatten(2)[is_token]
+    padded = torch.cat([qkv, qkv.new_zeros(1, qkv.shape[1])])
+    for rectangle in rows.rectangles():
+        own = {
+            place: prefixes[number]
+            for place, number in enumerate(rectangle.numbers)
+            if number in prefixes
+        }
+        attended = _rectangle_attention(padded, num_heads, rectangle, bias, own)
+        out[rectangle.to_packed] = attended[rectangle.from_rectangle]
     return out
 
 
+def _rectangle_attention(
+    qkv: torch.Tensor,
+    num_heads: int,
+    rectangle: Rectangle,
+    bias: torch.Tensor | None,
+    prefixes: Mapping[int, PrefixStates],
+) -> torch.Tensor:
+    """Return what the tokens of a rectangle attend to, shape (rows * longest, hidden).
+
+    Args:
+        qkv: Shape (num_tokens + 1, 3 * hidden), zeros last.
+        num_heads: Heads that `hidden` divides into.
+        rectangle: Its rows.
+        bias: As in `device_attention`.
+        prefixes: By the row's number in the rectangle.
+    """
+    num_rows, longest = rectangle.tokens.shape
+    gathered = qkv[rectangle.tokens].view(num_rows, longest, 3, num_heads, -1)
+    query, key, value = (part.transpose(1, 2) for part in gathered.unbind(2))
+    mask = _masking(rectangle.is_token, qkv.dtype)
+    if bias is not None:
+        mask = mask + bias[None, :, :longest, :longest].to(qkv.dtype)
+    if prefixes:
+        key, value, is_seen = _with_prefixes(key, value, prefixes)
+        before = _masking(is_seen, qkv.dtype).expand(*mask.shape[:3], is_seen.shape[1])
+        mask = torch.cat([before, mask], dim=3)
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return attended.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def _masking(is_seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return what is added to scores of keys, shape (num_rows, 1, 1, num_keys)."""
+    mask = torch.zeros(is_seen.shape, dtype=dtype, device=is_seen.device)
+    return mask.masked_fill_(~is_seen, float("-inf"))[:, None, None, :]
+
+
 def _with_prefixes(
-    key: torch.Tensor, value: torch.Tensor, prefixes: Mapping[int, PrefixStates], num_virtual: int
+    key: torch.Tensor, value: torch.Tensor, prefixes: Mapping[int, PrefixStates]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return keys and values with room for the longest prefix before them, and what of it is seen.
 
@@ -98,9 +130,9 @@ def _with_prefixes(
         key: Shape (num_rows, num_heads, longest, head_dim).
         value: Likewise.
         prefixes: By the row's number.
-        num_virtual: Of the longest prefix.
     """
     num_rows, num_heads, _, width = key.shape
+    num_virtual = max(len(states.keys) for states in prefixes.values())
     keys, values = (key.new_zeros(num_rows, num_heads, num_virtual, width) for _ in range(2))
     is_seen = torch.zeros(num_rows, num_virtual, dtype=torch.bool, device=key.device)
     for row, states in prefixes.items():

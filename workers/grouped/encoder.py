@@ -7,7 +7,8 @@
 
 A product has no bias until one of the last two adds the row's own or the shared one. What kernels
 do not know, torch runs task by task (`looped_place`). In bfloat16 parameters of LayerNorms and
-biases are bfloat16 too, sums are float32. Nothing here waits for the device.
+biases are bfloat16 too, sums are float32. The tables of a batch are made once for all layers, so
+that a layer waits for the device only where gates of rows are computed.
 """
 
 import time
@@ -39,6 +40,7 @@ from workers.grouped.device_backbone import DeviceBackbone
 from workers.grouped.device_heads import run_heads
 from workers.grouped.looped_place import run_looped_place
 from workers.grouped.on_device import OnDevice
+from workers.grouped.packed_rows import PackedRows
 from workers.grouped.task_pools import TaskPools
 from workers.packed_batch import PackedBatch, Segment
 from workers.precision import Precision
@@ -98,6 +100,7 @@ class GroupedEncoder:
         """
         batch = _on(batch, self._how.device)
         plan = plan_batch(batch, self.pools, self._shared, self._how)
+        rows = PackedRows(batch.row_lens, len(batch.token_ids), self._how.device)
         hidden = embed_tokens(
             batch,
             self._shared.embeddings,
@@ -108,7 +111,7 @@ class GroupedEncoder:
         num_layers = self._backbone.shape.num_layers
         read = read_tokens(batch, num_layers)
         for layer in range(num_layers):
-            attended = self._attended(layer, hidden, batch, plan)
+            attended = self._attended(layer, hidden, batch, rows, plan)
             if layer == num_layers - 1 and read is not None:
                 attended, hidden, batch = attended[read.tokens], hidden[read.tokens], read.batch
                 plan = plan_batch(batch, self.pools, self._shared, self._how)
@@ -116,7 +119,12 @@ class GroupedEncoder:
         return Encoded(hidden.float(), batch)
 
     def _attended(
-        self, layer: int, hidden: torch.Tensor, batch: PackedBatch, plan: BatchPlan
+        self,
+        layer: int,
+        hidden: torch.Tensor,
+        batch: PackedBatch,
+        rows: PackedRows,
+        plan: BatchPlan,
     ) -> torch.Tensor:
         qkv = self._product(layer, "qkv", hidden, plan)
         self._add_bias_(layer, "qkv", qkv, plan)
@@ -126,7 +134,7 @@ class GroupedEncoder:
         return device_attention(
             qkv,
             self._backbone.shape.num_heads,
-            batch.row_lens,
+            rows,
             bias,
             prefix_states(layer, hidden, batch, self._expanded),
         )
