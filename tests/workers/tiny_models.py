@@ -73,7 +73,7 @@ def save_random(
         sizes: Instead of the variant's own.
     """
     config = deepcopy(CONFIGS[variant])
-    config.update(sizes or {})
+    config.update(dict(sizes or {}))
     model = model_class.from_config(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from petstream.benchmarks.dense_task import DenseTask
+from tasks.backbone_shape import BackboneShape
+from tasks.pets.kinds import AnyPet
+from tasks.pets.random_weights import random_weights
+from tests.workers.pets import random_task
 from workers.backbone import Backbone
 from workers.device_copies import DeviceCopies
 from workers.engine import Engine, EngineRow
@@ -46,6 +50,14 @@ def grouped_encoder(engine: Engine, precision: Precision = "float32") -> Grouped
     encoder = engine.encoders[precision]
     assert isinstance(encoder, GroupedEncoder)
     return encoder
+
+
+def task_with(pet: AnyPet, shape: BackboneShape, seed: int = 0) -> DenseTask:
+    """Return a random task with a PET that is none of the variants."""
+    dense = random_weights(pet, shape, np.random.default_rng(seed))
+    return replace(
+        random_task("bitfit", shape, seed=seed), name=f"own-{seed}", pet=pet, dense=dense
+    )
 
 
 def token_ids(seed: int, num_tokens: int, vocab_size: int = 30000) -> NDArray[np.int64]:
