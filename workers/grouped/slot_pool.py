@@ -83,9 +83,7 @@ class SlotPool:
         wanted = {id(task) for task in tasks}
         for task in tasks:
             if id(task) not in self._slots:
-                slot = self._next_slot(wanted)
-                self._fill(task, {name: all_[:, slot] for name, all_ in self._tensors.items()})
-                self._keep(task, slot)
+                self._keep(task, self._filled(task, wanted))
             else:
                 self._slots[id(task)] = self._slots.pop(id(task))
         return [self._slots[id(task)] for task in tasks]
@@ -98,6 +96,15 @@ class SlotPool:
     def num_slots(self) -> int:
         """How many there are, taken or free."""
         return next(iter(self._tensors.values())).shape[1]
+
+    def _filled(self, task: LoadedTask, wanted: set[int]) -> int:
+        slot = self._next_slot(wanted)
+        try:
+            self._fill(task, {name: all_[:, slot] for name, all_ in self._tensors.items()})
+        except Exception:  # of memory that is used up, say: the next batch may find some
+            self._free.append(slot)
+            raise
+        return slot
 
     def _next_slot(self, wanted: set[int]) -> int:
         if self._free:

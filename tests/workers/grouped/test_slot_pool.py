@@ -152,6 +152,22 @@ def test_a_new_task_at_the_place_of_one_that_is_gone_is_filled_anew(
         del task
 
 
+def test_a_task_that_could_not_be_filled_has_no_slot(
+    make_task: MakeTask, make_pool: MakePool
+) -> None:
+    """Nor has anyone lost one: the next task gets it."""
+    memory = PoolMemory(0)
+    pool = make_pool(memory)
+    unknown = make_task(100)
+
+    for _ in range(3):
+        with pytest.raises(KeyError):
+            pool.slots_of([unknown])
+
+    assert pool.numbers(pool.slots_of([make_task(7)])) == [7]
+    assert memory.used_bytes == SLOT_BYTES
+
+
 def test_memory_is_what_the_tensors_take(make_task: MakeTask, make_pool: MakePool) -> None:
     """Two pools share one account; each starts with some slots and doubles while there is room."""
     memory = PoolMemory(PLENTY)
