@@ -11,8 +11,8 @@ biases are bfloat16 too, sums are float32. The tables of a batch are made once f
 that a layer waits for the device only where gates of rows are computed.
 """
 
-import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -31,7 +31,7 @@ from gpu_ops.layer_norm import changed_norm
 from gpu_ops.ragged_head import HeadWeights
 from gpu_ops.spans import Span
 from gpu_ops.sublayer_adapter import run_sublayer_adapter
-from workers.backbone import NORM_BEHIND, PRODUCTS, Backbone, Product
+from workers.backbone import NORM_BEHIND, Backbone, Product
 from workers.embed_tokens import embed_tokens
 from workers.expanded_weights import ExpandedWeights
 from workers.grouped.batch_plan import BatchPlan, plan_batch
@@ -41,6 +41,7 @@ from workers.grouped.device_heads import run_heads
 from workers.grouped.looped_place import run_looped_place
 from workers.grouped.on_device import OnDevice
 from workers.grouped.packed_rows import PackedRows
+from workers.grouped.product_time import products_us_per_row
 from workers.grouped.task_pools import TaskPools
 from workers.packed_batch import PackedBatch, Segment
 from workers.precision import Precision
@@ -49,9 +50,6 @@ from workers.read_tokens import Encoded, read_tokens
 from workers.relative_attention import RelativeBias
 from workers.task_ops import TaskOps
 from workers.torch_dtypes import TORCH_DTYPES
-
-_TIMED_ROWS = 1024
-_REPEATS = 5
 
 
 class GroupedEncoder:
@@ -77,10 +75,11 @@ class GroupedEncoder:
         self._relative_bias = (
             None if table is None else RelativeBias(table, backbone.shape.max_positions)
         )
-        self.us_per_row = self._products_us_per_row()
+        self.us_per_row = products_us_per_row(self._shared)
         kernels = kernels_for(self._shared.products[0, "qkv"].weight, how.kernels)
         if kernels is not None:
-            compile_kernels(kernels, dtype)
+            with _current(how.device):
+                compile_kernels(kernels, dtype)
 
     def prepared(self, ops: TaskOps) -> TaskOps:
         """Return the ops as they are: there is one way to each."""
@@ -90,7 +89,8 @@ class GroupedEncoder:
         self, vectors: torch.Tensor, spans: Sequence[Span], heads: Sequence[HeadWeights]
     ) -> list[torch.Tensor]:
         """Run the tasks' heads."""
-        return run_heads(vectors, spans, heads, self._how.kernels)
+        with _current(self._how.device):
+            return run_heads(vectors, spans, heads, self._how.kernels)
 
     def encode(self, batch: PackedBatch) -> Encoded:
         """Return the last layer's hidden states of the tokens that are read.
@@ -98,6 +98,10 @@ class GroupedEncoder:
         Args:
             batch: In host memory; its tasks on the device.
         """
+        with _current(self._how.device):
+            return self._encode(batch)
+
+    def _encode(self, batch: PackedBatch) -> torch.Tensor:
         batch = _on(batch, self._how.device)
         plan = plan_batch(batch, self.pools, self._shared, self._how)
         rows = PackedRows(batch.row_lens, len(batch.token_ids), self._how.device)
@@ -259,24 +263,10 @@ class GroupedEncoder:
             segment.row_lens,
         ).to(self._dtype)
 
-    def _products_us_per_row(self) -> float:
-        """Return the time of one layer's products, microseconds a row."""
-        weights = [self._shared.products[0, product].weight for product in PRODUCTS]
-        inputs = [weight.new_zeros(_TIMED_ROWS, weight.shape[1]) for weight in weights]
-        times_s = []
-        for _ in range(1 + _REPEATS):
-            _wait_for(self._how.device)
-            started_s = time.perf_counter()
-            for x, weight in zip(inputs, weights, strict=True):
-                F.linear(x, weight)
-            _wait_for(self._how.device)
-            times_s.append(time.perf_counter() - started_s)
-        return 1e6 * min(times_s[1:]) / _TIMED_ROWS
 
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """Make a device the current one, which is where kernels are compiled for and launched."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _on(batch: PackedBatch, device: torch.device) -> PackedBatch:
