@@ -38,12 +38,13 @@ def device_attention(
         bias: Of scores, by head, query and key.
         prefixes: By the row's number.
     """
-    if qkv.is_cuda and bias is None and not prefixes and _is_plain(qkv, num_heads):
+    if qkv.is_cuda and bias is None and not prefixes and fits_kernel(qkv, num_heads):
         return _packed(qkv, num_heads, rows)
     return padded_attention(qkv, num_heads, rows, bias, prefixes or {})
 
 
-def _is_plain(qkv: torch.Tensor, num_heads: int) -> bool:
+def fits_kernel(qkv: torch.Tensor, num_heads: int) -> bool:
+    """Return whether the kernel has such a type, and heads of such a width."""
     head_width = qkv.shape[1] // (3 * num_heads)
     fits = head_width % HEAD_MULTIPLE == 0 and head_width <= MAX_HEAD_WIDTH
     return fits and qkv.dtype in PLAIN_DTYPES

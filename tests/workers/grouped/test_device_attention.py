@@ -9,7 +9,8 @@ import torch
 
 import workers.grouped.packed_rows as packed_rows
 from gpu_ops.varlen_attention import PrefixStates, varlen_attention
-from workers.grouped.device_attention import device_attention, padded_attention
+from tests.workers.grouped.ways import cuda
+from workers.grouped.device_attention import device_attention, fits_kernel, padded_attention
 from workers.grouped.packed_rows import PackedRows, alike
 
 CPU = torch.device("cpu")
@@ -68,6 +69,39 @@ def test_rows_attend_as_one_by_one(
     expected = varlen_attention(qkv, HEADS, ROW_LENS, bias, prefixes)
     assert (found - expected).abs().max() < TOLERANCES[dtype]
     assert not found[sum(ROW_LENS) :].any()
+
+
+@pytest.mark.parametrize(
+    ("head_width", "dtype", "fits"),
+    [
+        (32, torch.bfloat16, True),
+        (256, torch.float16, True),
+        (26, torch.bfloat16, False),
+        (264, torch.bfloat16, False),
+        (32, torch.float32, False),
+    ],
+)
+def test_what_the_kernel_knows(head_width: int, dtype: torch.dtype, fits: bool) -> None:
+    """Two-byte types, and heads in packs of 16 bytes up to 256 values."""
+    qkv = torch.empty(2, 3 * 12 * head_width, dtype=dtype)
+
+    assert fits_kernel(qkv, 12) == fits
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("head_width", [32, 26])
+@pytest.mark.parametrize("num_padding", [0, 5])
+def test_the_kernel_attends_as_row_by_row(head_width: int, num_padding: int) -> None:
+    """And where there is none for the width of the heads, padding does."""
+    num_tokens = sum(ROW_LENS) + num_padding
+    qkv = normal(num_tokens, 9 * head_width, seed=0, dtype=torch.bfloat16)
+    device = cuda()
+
+    found = device_attention(qkv.to(device), 3, PackedRows(ROW_LENS, num_tokens, device))
+
+    expected = varlen_attention(qkv, 3, ROW_LENS)[: sum(ROW_LENS)]
+    assert found.is_contiguous()
+    assert (found[: sum(ROW_LENS)].cpu() - expected).abs().max() < TOLERANCES[torch.bfloat16]
 
 
 def test_what_the_kernel_does_not_know_is_padded() -> None:
