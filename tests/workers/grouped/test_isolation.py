@@ -95,10 +95,11 @@ def with_infinite_word(task: LoadedTask, word: int) -> LoadedTask:
     assert embeddings is not None
     assert embeddings.word_rows is not None
     assert embeddings.word_deltas is not None
-    rows = torch.cat([embeddings.word_rows, embeddings.word_rows.new_tensor([word])])
+    # Before a delta that the word may have: the first one counts.
+    rows = torch.cat([embeddings.word_rows.new_tensor([word]), embeddings.word_rows])
     infinite = torch.full_like(embeddings.word_deltas[:1], torch.inf)
-    rows, order = rows.sort()
-    deltas = torch.cat([embeddings.word_deltas, infinite])[order]
+    rows, order = rows.sort(stable=True)
+    deltas = torch.cat([infinite, embeddings.word_deltas])[order]
     changed = replace(embeddings, word_rows=rows, word_deltas=deltas)
     return replace(task, ops=replace(task.ops, embeddings=changed))
 

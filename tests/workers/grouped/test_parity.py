@@ -8,7 +8,17 @@ from numpy.typing import NDArray
 
 from petstream.benchmarks.dense_task import DenseTask
 from tasks.description import Pooling
-from tests.workers.grouped.ways import Way, answers, distance, token_ids
+from tasks.pets.adapter import Adapter
+from tasks.pets.bitfit import BitFit
+from tasks.pets.combined import Combined
+from tasks.pets.diff import Diff
+from tasks.pets.ia3 import Ia3
+from tasks.pets.lora import Lora
+from tasks.pets.mask import Mask
+from tasks.pets.part_kinds import AnyPart
+from tasks.pets.prefix import Prefix
+from tasks.pets.prompt import Prompt
+from tests.workers.grouped.ways import Way, answers, distance, task_with, token_ids
 from tests.workers.pets import EMBEDDING_HEADS, PETS, random_embedding, random_task
 from workers.engine import Engine, EngineRow
 
@@ -43,6 +53,47 @@ def test_every_kind_in_bfloat16(
     rounded = answers(rounded_engine, task.load(rounded_engine), LENGTHS)
     assert 0 < distance(found, full) < MAX_ROUNDING * full.std()
     assert distance(found, rounded) < MAX_ROUNDING * full.std()
+
+
+JOINED: dict[str, tuple[AnyPart, ...]] = {
+    "mask-gated-lora": (Mask(), Lora(rank=4, alpha=8.0, sites=("1.query",), gated=True)),
+    "diff-gated-lora-adapter": (
+        Diff(),
+        Lora(rank=4, alpha=8.0, sites=("ffn_output",), gated=True),
+        Adapter(placement="houlsby", bottleneck=16, activation="relu", own_norms=False),
+    ),
+    "mask-late-adapter": (
+        Mask(),
+        Adapter(
+            placement="pfeiffer",
+            bottleneck=24,
+            activation="relu",
+            reads="normed",
+            own_norms=False,
+            leave_out=(1,),
+        ),
+    ),
+    "scale-and-bias": (Ia3(), BitFit(sites=("query", "ffn_output"))),
+    "scales-and-adapter": (
+        Ia3(output_sites=("key",), input_sites=("0.ffn_output", "attention_output")),
+        Adapter(placement="houlsby", bottleneck=8, activation="gelu"),
+    ),
+    "virtual-tokens": (Prompt(num_tokens=4), Prefix(num_tokens=3), Lora(rank=2, alpha=2.0)),
+}
+"""Kinds in one task that make torch run what kernels run elsewhere, in some layers or in all."""
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_kinds_joined_in_one_task(way: Way, small_engine: Engine, name: str) -> None:
+    """Beside another task of the same kernels."""
+    shape = small_engine.backbone.shape
+    tasks = [task_with(Combined(parts=JOINED[name]), shape, 1), random_task("mask", shape)]
+    ids = token_ids(7, 19)
+
+    found = way.engine.run([EngineRow(way.load(task), ids) for task in tasks])
+
+    expected = small_engine.run([EngineRow(task.load(small_engine), ids) for task in tasks])
+    assert max(map(distance, found, expected)) < way.float32_tolerance
 
 
 def every_task(engine: Engine) -> list[DenseTask]:
