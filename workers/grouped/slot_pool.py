@@ -115,7 +115,7 @@ class SlotPool:
             oldest = next((key for key in self._slots if key not in wanted), None)
             if oldest is not None:
                 return self._take_from(oldest)
-            grown_by = 1
+            grown_by = len(wanted - self._slots.keys())
         self._grow(grown_by)
         return self._free.pop()
 

@@ -22,10 +22,13 @@ class NumberPool(SlotPool):
 
     def __init__(self, memory: PoolMemory, number_of: Mapping[str, int]) -> None:
         self.filled: list[str] = []
+        self.sizes: set[int] = set()
+        """How many slots there were when one was filled."""
 
         def fill(task: LoadedTask, slices: Mapping[str, torch.Tensor]) -> None:
             name = task.description.name
             self.filled.append(name)
+            self.sizes.add(self.num_slots)
             slices["values"].fill_(number_of[name])
             slices["count"].fill_(number_of[name])
 
@@ -114,6 +117,17 @@ def test_no_task_of_a_batch_gives_its_slot_up(make_task: MakeTask, make_pool: Ma
     assert pool.numbers(found) == [3, 0, 1, 2, 4]
     assert pool.num_slots == 5
     assert memory.used_bytes == 5 * SLOT_BYTES
+
+
+def test_a_batch_that_needs_more_gets_it_at_once(make_task: MakeTask, make_pool: MakePool) -> None:
+    """Each growth copies the whole pool."""
+    pool = make_pool(PoolMemory(0))
+    tasks = [make_task(n) for n in range(6)]
+
+    pool.slots_of(tasks[:2])
+    pool.slots_of(tasks)
+
+    assert pool.sizes == {2, 6}
 
 
 def test_batches_in_turn_find_their_own_weights(make_task: MakeTask, make_pool: MakePool) -> None:
