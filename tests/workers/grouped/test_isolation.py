@@ -1,5 +1,6 @@
 """A row's answer is its own: what is not finite in one task reaches no other task's rows."""
 
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -53,6 +54,7 @@ def test_a_broken_task_breaks_no_other(
     found = way.engine.run([EngineRow(task, ids) for task in (good[0], bad, *good[1:])])
     assert np.isnan(found[1]).all()
     del bad
+    gc.collect()
     newcomer = way.engine.run([EngineRow(way.load(tasks[0]), ids)])
 
     for logits, own in zip(
