@@ -76,9 +76,7 @@ class Engine:
         self._on_device = on_device
         self.device = torch.device("cpu") if on_device is None else on_device.device
         self.num_threads = 1 if on_device is not None else threads or available_cores()
-        self._pool = ThreadPoolExecutor(
-            self.num_threads, thread_name_prefix="engine", initializer=self._enter_device
-        )
+        self._pool = ThreadPoolExecutor(self.num_threads, thread_name_prefix="engine")
         figures = MachineFigures(figures_file)
         self.merged = MergedWeights(merged_bytes)
         self.encoders: Mapping[Precision, Encoder | GroupedEncoder] = {
@@ -173,11 +171,6 @@ class Engine:
     def close(self) -> None:
         """Stop the compute threads."""
         self._pool.shutdown()
-
-    def _enter_device(self) -> None:
-        """Let what a thread launches without naming a device go to the engine's."""
-        if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)
 
     def _build_encoder(
         self, precision: Precision, figures: MachineFigures

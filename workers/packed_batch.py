@@ -11,7 +11,7 @@ its virtual tokens too, which are tokens of the batch but not of the row's own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
 
 import numpy as np
@@ -135,6 +135,24 @@ def pack(
         first_tokens=[start + row.first for row, start in zip(laid_out, starts, strict=False)],
         segments=_segments([rows[number].task for number in numbers], laid_out),
         row_numbers=list(numbers),
+    )
+
+
+def batch_on(batch: PackedBatch, device: torch.device) -> PackedBatch:
+    """Return a batch with its tensors on a device; its tasks stay where they are."""
+
+    def moved(tensor: torch.Tensor | None) -> torch.Tensor | None:
+        return None if tensor is None else tensor.to(device)
+
+    return replace(
+        batch,
+        token_ids=batch.token_ids.to(device),
+        places=batch.places.to(device),
+        own_tokens=moved(batch.own_tokens),
+        segments=[
+            replace(segment, virtual_tokens=moved(segment.virtual_tokens))
+            for segment in batch.segments
+        ],
     )
 
 

@@ -13,7 +13,6 @@ that a layer waits for the device only where gates of rows are computed.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -43,7 +42,7 @@ from workers.grouped.on_device import OnDevice
 from workers.grouped.packed_rows import PackedRows
 from workers.grouped.product_time import products_us_per_row
 from workers.grouped.task_pools import TaskPools
-from workers.packed_batch import PackedBatch, Segment
+from workers.packed_batch import PackedBatch, Segment, batch_on
 from workers.precision import Precision
 from workers.prefix_states import prefix_states
 from workers.read_tokens import Encoded, read_tokens
@@ -101,8 +100,8 @@ class GroupedEncoder:
         with _current(self._how.device):
             return self._encode(batch)
 
-    def _encode(self, batch: PackedBatch) -> torch.Tensor:
-        batch = _on(batch, self._how.device)
+    def _encode(self, batch: PackedBatch) -> Encoded:
+        batch = batch_on(batch, self._how.device)
         plan = plan_batch(batch, self.pools, self._shared, self._how)
         rows = PackedRows(batch.row_lens, len(batch.token_ids), self._how.device)
         hidden = embed_tokens(
@@ -267,21 +266,3 @@ class GroupedEncoder:
 def _current(device: torch.device) -> AbstractContextManager[object]:
     """Make a device the current one, which is where kernels are compiled for and launched."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-def _on(batch: PackedBatch, device: torch.device) -> PackedBatch:
-    """Return the batch with its tensors on a device."""
-
-    def moved(tensor: torch.Tensor | None) -> torch.Tensor | None:
-        return None if tensor is None else tensor.to(device)
-
-    return replace(
-        batch,
-        token_ids=batch.token_ids.to(device),
-        places=batch.places.to(device),
-        own_tokens=moved(batch.own_tokens),
-        segments=[
-            replace(segment, virtual_tokens=moved(segment.virtual_tokens))
-            for segment in batch.segments
-        ],
-    )

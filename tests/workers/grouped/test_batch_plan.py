@@ -14,10 +14,11 @@ from tasks.pets.mask import Mask
 from tests.workers.grouped.ways import distance, on_device_engine, task_with, token_ids
 from tests.workers.pets import random_task
 from workers.backbone import PRODUCTS, Product
+from workers.device_choice import OperatorUnit
 from workers.engine import Engine, EngineRow
 from workers.grouped.batch_plan import BatchPlan, plan_batch
 from workers.grouped.device_backbone import DeviceBackbone
-from workers.grouped.on_device import OnDevice, OperatorUnit
+from workers.grouped.on_device import OnDevice
 from workers.grouped.task_pools import TaskPools
 from workers.loaded_task import LoadedTask
 from workers.packed_batch import execution_order, pack
