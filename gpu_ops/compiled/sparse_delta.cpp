@@ -128,8 +128,8 @@ INLINE void multiply_output(Floats (&sums)[VECTORS], const int32_t* columns, con
     if (k < count)
 #pragma GCC unroll 3
         for (int i = 0; i < STEP - 1; i++) {
-            const bool is_there = k + i < count;
-            add(i % CHAINS, is_there ? k + i : k, is_there ? columns[k + i] : num_in);
+            const int64_t there = k + i < count ? ~0 : 0, column = columns[k + (i & there)];
+            add(i % CHAINS, k + (i & there), (column & there) | (num_in & ~there));
         }
 #pragma GCC unroll 8
     for (int v = 0; v < VECTORS; v++) {
