@@ -121,6 +121,8 @@ class Operators:
     """Biases and scales. None: torch's, of vectors in the type that is computed in."""
     compiled: frozenset[OperatorName]
     """Which of them are compiled."""
+    library: str
+    """Name of the library that those are from; empty where there is none."""
 
 
 def operators(
@@ -160,6 +162,7 @@ def operators(
         CompiledBottleneck(adapter) if adapter else None,
         CompiledVectors(vectors) if vectors else None,
         frozenset(compiled),
+        library.name if library is not None and compiled else "",
     )
 
 

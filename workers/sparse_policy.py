@@ -119,6 +119,8 @@ def _measured(
         f"{what} {density:g} of {num_out}x{num_in} {dtype_name(product.bias.dtype)} "
         f"{product.unpacked.backend}, compiled: {' and '.join(compiled) or 'none'}"
     )
+    if compiled:
+        name = f"{name} of {operators.library}"
     linear, bias, unpacked = product.linear, product.bias, product.unpacked.op
 
     def patched(x: torch.Tensor) -> None:

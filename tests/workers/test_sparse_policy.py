@@ -1,6 +1,7 @@
 """From how many rows on a sparse change is patched in: measured at the start, for every density."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import cycle
 
 import pytest
@@ -66,6 +67,32 @@ def test_every_density_is_told_from_the_two_that_were_measured(
     us_a_row = 2 * num_changed / 10
     assert rows == pytest.approx((40 + 3 * num_changed / 10) / us_a_row, abs=0.5)
     assert kept_rows == pytest.approx(40 / us_a_row, abs=0.5)
+
+
+def test_operators_of_another_library_are_measured_anew(
+    small_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figures of a library that was built since would choose by times that are no longer so."""
+    num_measured = 0
+
+    def gains_us(*_: object) -> Gains:
+        nonlocal num_measured
+        num_measured += 1
+        return Gains(0.0, 0.0)
+
+    monkeypatch.setattr(sparse_policy, "gains_us", gains_us)
+    weight, bias = torch.zeros(NUM_OUT, NUM_IN), torch.zeros(NUM_OUT)
+    unpacked = UnpackedLinear("torch", F.linear)
+    product = SharedProduct(weight, bias, lambda x: F.linear(x, weight), unpacked, us_per_row=5.0)
+    encoder = small_engine.encoders["float32"]
+    assert isinstance(encoder, Encoder)
+    figures, counts = MachineFigures(), []
+    for library in ("one", "one", "other"):
+        compiled = replace(encoder.operators, compiled=frozenset({"patch"}), library=library)
+        SparsePolicy([product], compiled, figures)
+        counts.append(num_measured)
+
+    assert counts == [8, 8, 16]
 
 
 @pytest.mark.parametrize("variant", ["mask", "diff"])
