@@ -21,11 +21,12 @@ OperatorUnit = Literal["grouped", "per-task"]
 task."""
 
 
-def open_device(choice: str) -> "torch.device | None":
+def open_device(choice: str, precision: PrecisionChoice) -> "torch.device | None":
     """Return the device that was chosen; None: the cores of this machine.
 
     Args:
         choice: As `DEVICE_CHOICE` has it.
+        precision: What is to be computed in.
 
     Raises:
         DeviceUnavailableError: If there is no such device here, or what its kernels need is
@@ -52,6 +53,13 @@ def open_device(choice: str) -> "torch.device | None":
             f"device {choice}: CuPy, which compiles its kernels, is missing: "
             "pip install 'petstream[gpu]'"
         )
+    with torch.cuda.device(device):
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bfloat16" and not has_bfloat16:
+        raise DeviceUnavailableError(
+            f"device {choice}: {device_name(device)} does not compute in bfloat16; use --dtype "
+            "float32"
+        )
     return device
 
 
@@ -62,12 +70,9 @@ def device_name(device: "torch.device") -> str:
     return torch.cuda.get_device_name(device)
 
 
-def precisions_on(device: "torch.device", choice: PrecisionChoice) -> tuple[Precision, ...]:
-    """Return which precisions an engine on a device is built for, by what a user chose."""
-    if choice != "auto":
-        return (choice,)
-    import torch
+def precision_on_device(choice: PrecisionChoice) -> Precision:
+    """Return what an engine on a device computes in, by what a user chose.
 
-    with torch.cuda.device(device):
-        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    return ("float32", "bfloat16") if has_bfloat16 else ("float32",)
+    `auto` is float32: tasks were compared with bfloat16 as cores compute in it, which rounds less.
+    """
+    return "float32" if choice == "auto" else choice

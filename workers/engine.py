@@ -19,6 +19,7 @@ from tasks.site_ops import PetWeights
 from workers.backbone import Backbone
 from workers.cores import available_cores
 from workers.encoder import Encoder
+from workers.errors import DeviceUnavailableError
 from workers.grouped.encoder import GroupedEncoder
 from workers.grouped.on_device import OnDevice
 from workers.loaded_task import LoadedTask
@@ -167,6 +168,21 @@ class Engine:
         ops = self.encoders[taken].prepared(build_task_ops(weights, self.backbone))
         described = description.level(level)
         return LoadedTask(description, described, ops, self.backbone.digest, taken)
+
+    def check_device(self) -> None:
+        """Find out whether a pass failed because its device no longer computes.
+
+        Raises:
+            DeviceUnavailableError: If it does not. Nothing on it can be used again by this process.
+        """
+        if self.device.type == "cpu":
+            return
+        try:
+            torch.ones(1, device=self.device).add_(1).cpu()
+        except RuntimeError as error:
+            raise DeviceUnavailableError(
+                f"device {self.device} no longer computes: {error}; start the process again"
+            ) from error
 
     def close(self) -> None:
         """Stop the compute threads."""

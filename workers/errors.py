@@ -6,7 +6,7 @@
     |-- BackboneCorruptError       a file is not what its digest or its header says
     |-- BackboneUnsupportedError   a model this engine does not run, or will not (remote code)
     `-- BackboneFetchError         the weights could not be had
-    DeviceUnavailableError         no such device here, or something that it needs is missing
+    DeviceUnavailableError         a device that is not there, lacks something, or is lost
     RowError                       a row that cannot be run: empty, too long, a foreign token id
     TaskMemoryError                a task larger than the whole memory budget (a TaskError)
     TaskLoadError                  a task that could not be loaded for no fault of it (a TaskError)
@@ -44,7 +44,7 @@ class BackboneFetchError(BackboneError):
 
 
 class DeviceUnavailableError(Exception):
-    """No such device here, or something that it needs is missing."""
+    """A device that is not there, lacks something that it needs, or no longer computes."""
 
 
 class RowError(ValueError):

@@ -83,7 +83,11 @@ def read_tokens(batch: PackedBatch, num_layers: int) -> ReadTokens | None:
             places=batch.places[tokens],
             row_lens=row_lens,
             own_lens=own_lens,
-            own_tokens=None if has_all_own else torch.tensor([t for of in own for t in of]),
+            own_tokens=(
+                None
+                if has_all_own
+                else torch.tensor([t for of in own for t in of], device=tokens.device)
+            ),
             first_tokens=first_tokens,
             segments=_segments(batch.segments, row_lens, own_lens),
             row_numbers=batch.row_numbers,

@@ -17,7 +17,7 @@ from transport.topics import verify_topics
 from transport.window import CountWindow
 from workers.backbone import Backbone
 from workers.backbone_store import find
-from workers.device_choice import precisions_on
+from workers.device_choice import precision_on_device
 from workers.engine import Engine
 from workers.grouped.on_device import OnDevice
 from workers.levels import LEVEL_BACKBONES
@@ -95,9 +95,7 @@ def run_worker(
         Backbone.load(folder),
         threads=threads,
         precisions=(
-            precisions_of(precision)
-            if on_device is None
-            else precisions_on(on_device.device, precision)
+            precisions_of(precision) if on_device is None else (precision_on_device(precision),)
         ),
         figures_file=figures_file,
         merged_bytes=merged_bytes,

@@ -181,7 +181,8 @@ def _by_spans(
     rest = [slice(*ends) for ends in zip(starts, ends, strict=True) if ends[0] < ends[1]]
     y: torch.Tensor | None = None
     if rest:
-        product = linear(torch.cat([x[rows] for rows in rest]))
+        parts = [x[rows] for rows in rest]
+        product = linear(parts[0] if len(parts) == 1 else torch.cat(parts))
         y = product.new_empty(len(x), product.shape[1])
         of_rest = torch.split(product, [rows.stop - rows.start for rows in rest])
         for rows, part in zip(rest, of_rest, strict=True):

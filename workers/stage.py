@@ -171,12 +171,10 @@ class WorkerStage:
         """Run rows together; where that fails, halve them until the failing row stands alone."""
         if not rows:
             return {}
-        try:
-            logits = self._engine.run(list(rows.values()))
-        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+        logits, failed = self._tried(list(rows.values()))
+        if failed is not None:
             if len(rows) == 1:
-                logger.warning("a row failed: %s", error)
-                failed = _Refusal(Reason.MODEL_FAILED, type(error).__name__, "compute")
+                self._engine.check_device()
                 return dict.fromkeys(rows, failed)
             places = list(rows)
             half = len(places) // 2
@@ -188,6 +186,21 @@ class WorkerStage:
             place: (row.task, row_logits) if np.isfinite(row_logits).all() else not_finite
             for (place, row), row_logits in zip(rows.items(), logits, strict=True)
         }
+
+    def _tried(
+        self, rows: list[EngineRow]
+    ) -> tuple[Sequence[NDArray[np.float32]], _Refusal | None]:
+        """Return the rows' logits, or why there are none.
+
+        The error itself ends here: it holds on to what the pass had computed, which may be the
+        memory that the next try needs.
+        """
+        try:
+            return self._engine.run(rows), None
+        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+            if len(rows) == 1:
+                logger.warning("a row failed: %s", error)
+            return (), _Refusal(Reason.MODEL_FAILED, type(error).__name__, "compute")
 
     def _settle_or_refuse(
         self,

@@ -134,8 +134,13 @@ def add_sparse_delta_(
             np.int32(num_in),
             np.int32(OUTPUTS_PER_BLOCK),
         ],
-        shared_bytes=num_in * DELTA_ROWS * x.element_size(),
+        shared_bytes=sparse_delta_shared_bytes(num_in, x.dtype),
     )
+
+
+def sparse_delta_shared_bytes(num_in: int, dtype: torch.dtype) -> int:
+    """Return the shared memory of a block, which holds a tile's inputs: not every device has it."""
+    return num_in * DELTA_ROWS * dtype.itemsize
 
 
 def sparse_delta_work(

@@ -4,7 +4,7 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,12 +14,15 @@ from petstream.figures_view import print_figures
 from petstream.output import console, error_console, fail, print_json
 from petstream.settings import Settings, load_settings
 from scheduler.profile_file import Profile, ProfileError, read_profiles, write_profile
-from workers.device_choice import device_name, open_device, precisions_on
+from workers.device_choice import device_name, open_device, precision_on_device
 from workers.errors import DeviceUnavailableError
 from workers.levels import LEVEL_BACKBONES
 from workers.machine_figures import FiguresFile, read_figures
 from workers.precision import PrecisionChoice, precisions_of
 from workers.processor import this_processor
+
+if TYPE_CHECKING:
+    import torch
 
 app = typer.Typer(help="Measure the cost models of this machine, or show them.")
 
@@ -50,19 +53,21 @@ def profile(
 ) -> None:
     """Measure alpha and beta with the worker's engine; schedulers use them from their next start.
 
-    What a worker measures at its first start (which library multiplies, and from how many rows on
-    one way to an operator is faster than another) is measured anew, too.
+    What a worker on cores measures at its first start (which library multiplies, and from how many
+    rows on one way to an operator is faster than another) is measured anew, too.
 
     Example: petstream profile --threads 2
     """
     if context.invoked_subcommand is not None:
         return
     settings = load_settings().with_flags(device=device)
+    opened = _opened(settings.device, dtype)
     figures_file = settings.figures_file
-    figures_file.unlink(missing_ok=True)
+    if opened is None:
+        figures_file.unlink(missing_ok=True)
     profiles = []
     for name in backbone or list(LEVEL_BACKBONES.values()):
-        measured = _measure(settings, name, threads, repeats, dtype)
+        measured = _measure(settings, name, threads, repeats, dtype, opened)
         path = write_profile(measured, _folder(settings))
         profiles.append(measured)
         error_console.print(f"{name}: written to {path}")
@@ -86,8 +91,26 @@ def show(as_json: Json = False) -> None:
     _print(profiles, figures, as_json=as_json)
 
 
+def _opened(device: str, dtype: PrecisionChoice) -> "torch.device | None":
+    try:
+        return open_device(device, dtype)
+    except DeviceUnavailableError as error:
+        fail(str(error))
+    except ModuleNotFoundError as error:
+        fail(_without_engine(error))
+
+
+def _without_engine(error: ModuleNotFoundError) -> str:
+    return f"measuring needs the engine ({error.name} is missing): pip install petstream[worker]"
+
+
 def _measure(
-    settings: Settings, name: str, threads: int | None, repeats: int, dtype: PrecisionChoice
+    settings: Settings,
+    name: str,
+    threads: int | None,
+    repeats: int,
+    dtype: PrecisionChoice,
+    opened: "torch.device | None",
 ) -> Profile:
     try:
         from workers.backbone import Backbone
@@ -97,11 +120,7 @@ def _measure(
         from workers.grouped.on_device import OnDevice
         from workers.profiler import NUM_ROWS, SEQ_LENS, measure_costs
     except ModuleNotFoundError as error:
-        fail(f"measuring needs the engine ({error.name} is missing): pip install petstream[worker]")
-    try:
-        opened = open_device(settings.device)
-    except DeviceUnavailableError as error:
-        fail(str(error))
+        fail(_without_engine(error))
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=error_console, transient=True) as progress:
         bar = progress.add_task(f"measuring {name}", total=None)
@@ -112,7 +131,7 @@ def _measure(
         engine = Engine(
             loaded,
             threads=threads,
-            precisions=precisions_of(dtype) if opened is None else precisions_on(opened, dtype),
+            precisions=(precisions_of(dtype) if opened is None else (precision_on_device(dtype),)),
             figures_file=settings.figures_file,
             on_device=None if opened is None else OnDevice(opened),
         )

@@ -77,8 +77,9 @@ def worker(
     if supervisor_pid is not None:
         stop_when_orphaned(stop, supervisor_pid)
     kafka = kafka_settings(settings)
+    precision = dtype or settings.dtype
     try:
-        device_opened = open_device(settings.device)
+        device_opened = open_device(settings.device, precision)
     except DeviceUnavailableError as error:
         fail(str(error))
     # Takes seconds: after everything that may be wrong.
@@ -94,7 +95,7 @@ def worker(
         tasks_dir=settings.tasks_dir,
         slot=slot,
         threads=threads,
-        precision=dtype or settings.dtype,
+        precision=precision,
         on_device=None if device_opened is None else OnDevice(device_opened, operators, streams),
         device_memory_bytes=device_memory_mib << 20,
         merged_bytes=merged_mib << 20,

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from petstream.commands.profile import app
@@ -41,6 +42,20 @@ def test_nothing_measured_says_what_to_do(state_dir: Path) -> None:
     assert result.exit_code == 1
     assert "run `petstream profile`" in result.stderr
     assert not list(state_dir.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_costs_no_figures(state_dir: Path) -> None:
+    """It is told before anything is measured anew, or forgotten."""
+    figures = MachineFigures(state_dir / FILE_NAME)
+    figures.measured("linear", lambda: {"torch": 1.0})
+    figures.save()
+
+    result = CliRunner().invoke(app, ["--device", "cuda"])
+
+    assert result.exit_code == 1
+    assert "finds no CUDA device here" in result.stderr
+    assert read_figures(state_dir / FILE_NAME) is not None
 
 
 def test_what_was_measured_is_shown_with_where_it_is_from(state_dir: Path) -> None:

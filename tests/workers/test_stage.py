@@ -1,5 +1,6 @@
 """A worker's stage on real weights and real tasks: every row leaves as exactly one record."""
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import msgpack  # type: ignore[import-untyped]
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
@@ -35,6 +37,7 @@ from transport.records import OutgoingRecord, Record
 from workers.backbone import Backbone
 from workers.backbone_store import BackboneStore
 from workers.engine import Engine, EngineRow
+from workers.errors import DeviceUnavailableError
 from workers.stage import Logits, WorkerStage
 from workers.task_manager import TaskManager
 
@@ -511,3 +514,44 @@ def test_the_same_batch_gives_the_same_records(small: Bench) -> None:
     batch = small.batch([small.row(HAM, offset=1), small.row(SPAM, offset=2)])
 
     assert small.run(batch) == small.run(batch)
+
+
+def test_a_failed_pass_leaves_memory_before_the_next_try(
+    small: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had computed may be the memory that half of the rows need."""
+    run = small.engine.run
+    failed: list[weakref.ref[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]] = []
+
+    def fails_together(rows: Sequence[EngineRow]) -> list[NDArray[np.float32]]:
+        assert all(states() is None for states in failed), "an earlier pass is still there"
+        if len(rows) > 1:
+            hidden = np.zeros(1, np.float32)
+            failed.append(weakref.ref(hidden))
+            raise RuntimeError("out of memory")
+        return run(rows)
+
+    monkeypatch.setattr(small.engine, "run", fails_together)
+
+    rows = [
+        replace(small.row(HAM, offset=n), parameters=QueryParameters(level=0)) for n in range(4)
+    ]
+    given = answers(small.run(small.batch(rows)))
+
+    assert len(failed) == 3
+    assert all(isinstance(answer, Result) for answer in given)
+
+
+def test_a_lost_device_ends_the_process_with_its_rows_unanswered(
+    small: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each later row would fail on it; the next process gets them all."""
+
+    def fails(_: Sequence[EngineRow]) -> list[NDArray[np.float32]]:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(small.engine, "run", fails)
+    monkeypatch.setattr(small.engine, "device", torch.device("meta"))
+
+    with pytest.raises(DeviceUnavailableError, match="no longer computes"):
+        small.run(small.batch([small.row(HAM)]))

@@ -1,6 +1,7 @@
 """Which operators a batch needs behind each product, on which rows, and on which stream.
 
-Made once for a batch; its tables are the same for all layers. Operators of one place whose rows do
+Made once for a batch, and once for the tokens of it that its last layer reads; its tables are the
+same for all layers. Operators of one place whose rows do
 not meet may run side by side; those that have tasks in common run in turn.
 """
 

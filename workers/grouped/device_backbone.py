@@ -29,6 +29,8 @@ class DeviceBackbone:
     """Shape (3, hidden), of `dtype`: bias of the product, gamma and beta of the LayerNorm behind
     it, as `gpu_ops.grouped.layer_norm` reads them."""
     relative_attention: torch.Tensor | None
+    block_bytes: int | None
+    """Shared memory that a block of a kernel may have on the device; None where there is none."""
 
     @classmethod
     def of(cls, backbone: Backbone, device: torch.device, dtype: torch.dtype) -> "DeviceBackbone":
@@ -72,7 +74,14 @@ class DeviceBackbone:
                 if backbone.relative_attention is None
                 else backbone.relative_attention.to(device)
             ),
+            block_bytes=_block_bytes(device),
         )
+
+
+def _block_bytes(device: torch.device) -> int | None:
+    if device.type != "cuda":
+        return None
+    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)
 
 
 def _linear(weights: LinearWeights, device: torch.device, dtype: torch.dtype) -> LinearWeights:

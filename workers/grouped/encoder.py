@@ -7,8 +7,9 @@
 
 A product has no bias until one of the last two adds the row's own or the shared one. What kernels
 do not know, torch runs task by task (`looped_place`). In bfloat16 parameters of LayerNorms and
-biases are bfloat16 too, sums are float32. The tables of a batch are made once for all layers, so
-that a layer waits for the device only where gates of rows are computed.
+biases are bfloat16 too, sums are float32. The tables of a batch are made before its first layer
+(of rows that are pooled by their first token, those of the last layer too), so that a layer waits
+for the device only where gates of rows are computed.
 """
 
 from collections.abc import Sequence
@@ -102,7 +103,11 @@ class GroupedEncoder:
 
     def _encode(self, batch: PackedBatch) -> Encoded:
         batch = batch_on(batch, self._how.device)
-        plan = plan_batch(batch, self.pools, self._shared, self._how)
+        plan = last_plan = plan_batch(batch, self.pools, self._shared, self._how)
+        num_layers = self._backbone.shape.num_layers
+        read = read_tokens(batch, num_layers)
+        if read is not None:  # now, while the device has nothing to wait for
+            last_plan = plan_batch(read.batch, self.pools, self._shared, self._how)
         rows = PackedRows(batch.row_lens, len(batch.token_ids), self._how.device)
         hidden = embed_tokens(
             batch,
@@ -111,13 +116,11 @@ class GroupedEncoder:
             self._expanded,
             torch_add_layer_norm,
         ).to(self._dtype)
-        num_layers = self._backbone.shape.num_layers
-        read = read_tokens(batch, num_layers)
         for layer in range(num_layers):
             attended = self._attended(layer, hidden, batch, rows, plan)
             if layer == num_layers - 1 and read is not None:
                 attended, hidden, batch = attended[read.tokens], hidden[read.tokens], read.batch
-                plan = plan_batch(batch, self.pools, self._shared, self._how)
+                plan = last_plan
             hidden = self._behind_attention(layer, attended, hidden, plan)
         return Encoded(hidden.float(), batch)
 

@@ -21,6 +21,6 @@ class OnDevice:
     """Over which operators that do not wait for each other are dealt by PetS's rule
     (`gpu_ops.grouped.operator_schedule`)."""
     pool_bytes: int = POOL_BYTES
-    """For the weights of the tasks that ran last, as kernels read them; of each precision."""
+    """For the weights of the tasks that ran last, as kernels read them."""
     kernels: Kernels | None = None
     """Whose kernels; None: CUDA's on a CUDA device."""

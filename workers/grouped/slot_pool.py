@@ -1,9 +1,9 @@
 """Weights of the tasks that ran last, side by side in tensors that grouped operators read.
 
-A kernel finds a task's weights by its slot. A task gets one when a batch first needs it, and what
-was not needed longest gives its slot up where memory for all pools is used up. A slot holds all
-layers of one kind of op, in the type that is computed in: what a task is held as in the tiers of
-`workers/task_manager.py` is as stored.
+A kernel finds a task's weights by its slot. A task gets one when a batch first needs it; where
+memory for all pools is used up, what was not needed longest in the same pool gives its slot up. A
+slot holds all layers of one kind of op, in the type that is computed in: what a task is held as in
+the tiers of `workers/task_manager.py` is as stored.
 """
 
 import weakref
@@ -109,21 +109,29 @@ class SlotPool:
     def _next_slot(self, wanted: set[int]) -> int:
         if self._free:
             return self._free.pop()
-        grown_by = max(FIRST_SLOTS, self.num_slots)
-        has_room = self._memory.used_bytes + grown_by * self._slot_bytes <= self._memory.limit_bytes
-        if not has_room:
-            oldest = next((key for key in self._slots if key not in wanted), None)
-            if oldest is not None:
-                return self._take_from(oldest)
-            grown_by = len(wanted - self._slots.keys())
-        self._grow(grown_by)
+        room = max(0, self._memory.limit_bytes - self._memory.used_bytes) // self._slot_bytes
+        grown_by = min(max(FIRST_SLOTS, self.num_slots), room)
+        oldest = next((key for key in self._slots if key not in wanted), None)
+        if not grown_by and oldest is not None:
+            return self._take_from(oldest)
+        try:
+            self._grow(grown_by or len(wanted - self._slots.keys()))
+        except torch.OutOfMemoryError:
+            if oldest is None:
+                raise
+            # The device has less than the limit: from here on that is the limit.
+            self._memory.limit_bytes = self._memory.used_bytes
+            return self._take_from(oldest)
         return self._free.pop()
 
     def _grow(self, num_slots: int) -> None:
         first = self.num_slots
+        grown: dict[str, torch.Tensor] = {}
         for name, all_ in self._tensors.items():
-            added = all_.new_zeros((all_.shape[0], num_slots, *all_.shape[2:]))
-            self._tensors[name] = torch.cat([all_, added], dim=1)
+            grown[name] = all_.new_empty((all_.shape[0], first + num_slots, *all_.shape[2:]))
+            grown[name][:, :first] = all_
+        # All at once: where memory is used up midway, the pool stays what it was.
+        self._tensors = grown
         self._memory.used_bytes += num_slots * self._slot_bytes
         self._free += range(first + num_slots - 1, first - 1, -1)
 

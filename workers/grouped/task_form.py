@@ -5,7 +5,7 @@ of their own, scales where no kernel has one) makes its place a looped one: torc
 task's ops there, for its rows alone (`workers.grouped.looped_place`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from gpu_ops.compacter import CompacterWeights
@@ -38,12 +38,21 @@ class TaskForm:
     looped: Mapping[Place, ProductOps]
 
 
-def task_form(ops: TaskOps, backbone: Backbone) -> TaskForm:
-    """Sort a task's ops by what runs them."""
+def task_form(
+    ops: TaskOps, backbone: Backbone, sparse_products: Collection[Product] = PRODUCTS
+) -> TaskForm:
+    """Sort a task's ops by what runs them.
+
+    Args:
+        ops: The task's.
+        backbone: What it was laid out for.
+        sparse_products: Those whose sparse changes the device has a kernel for.
+    """
     looped = {
         (layer, product): at_place
         for (layer, product), at_place in ops.products.items()
         if not _is_grouped(at_place, product, backbone)
+        or (_num_added(at_place) and product not in sparse_products)
     }
     grouped = {place: own for place, own in ops.products.items() if place not in looped}
     by_product: dict[Product, list[ProductOps]] = {

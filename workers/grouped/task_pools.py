@@ -12,9 +12,10 @@ import torch
 from gpu_ops.bottleneck import BottleneckWeights
 from gpu_ops.compacter import CompacterWeights, multiplied_out
 from gpu_ops.grouped.masked_product import pack_mask
+from gpu_ops.grouped.sparse_delta import sparse_delta_shared_bytes
 from gpu_ops.layer_norm import changed_norm
 from gpu_ops.sparse_delta import patch_weight
-from workers.backbone import NORM_BEHIND, SITES_OF, Backbone, Product
+from workers.backbone import NORM_BEHIND, PRODUCTS, SITES_OF, Backbone, Product
 from workers.grouped.device_backbone import DeviceBackbone
 from workers.grouped.slot_pool import Fill, PoolMemory, Shapes, Slices, SlotPool
 from workers.grouped.task_form import Place, TaskForm, task_form
@@ -41,6 +42,9 @@ class TaskPools:
         self._backbone = backbone
         self._shared = on_device
         self.memory = PoolMemory(limit_bytes)
+        self._sparse_products = [
+            product for product in PRODUCTS if _has_sparse_kernel(on_device, product)
+        ]
         self._forms: WeakKeyDictionary[LoadedTask, TaskForm] = WeakKeyDictionary()
         shape = backbone.shape
         hidden, inner = shape.hidden_size, shape.intermediate_size
@@ -63,7 +67,8 @@ class TaskPools:
         """Return which operators run a task's ops."""
         form = self._forms.get(task)
         if form is None:
-            form = self._forms[task] = task_form(task.ops, self._backbone)
+            form = task_form(task.ops, self._backbone, self._sparse_products)
+            self._forms[task] = form
         return form
 
     def low_rank(self, product: Product, rank: int) -> SlotPool:
@@ -205,6 +210,13 @@ class TaskPools:
 
 
 NO_OPS = ProductOps()
+
+
+def _has_sparse_kernel(shared: DeviceBackbone, product: Product) -> bool:
+    """Return whether a block of the kernel gets the memory it needs."""
+    num_in = shared.products[0, product].weight.shape[1]
+    needed = sparse_delta_shared_bytes(num_in, shared.dtype)
+    return shared.block_bytes is None or needed <= shared.block_bytes
 
 
 def _bias(shared: torch.Tensor, ops: ProductOps) -> torch.Tensor:

@@ -215,3 +215,57 @@ def test_a_pool_grows_only_within_the_limit_of_all(
         late.slots_of([task])
 
     assert late.num_slots == 1
+
+
+def test_a_pool_grows_by_what_there_is_room_for(make_task: MakeTask, make_pool: MakePool) -> None:
+    """Before anybody gives a slot up."""
+    pool = make_pool(PoolMemory((FIRST_SLOTS + 2) * SLOT_BYTES))
+    tasks = [make_task(n) for n in range(FIRST_SLOTS + 2)]
+    pool.slots_of(tasks[:FIRST_SLOTS])
+
+    assert pool.numbers(pool.slots_of(tasks[FIRST_SLOTS:])) == [FIRST_SLOTS, FIRST_SLOTS + 1]
+    assert pool.num_slots == FIRST_SLOTS + 2
+    pool.filled.clear()
+    pool.slots_of(tasks)
+    assert pool.filled == []
+
+
+def test_a_device_that_has_less_than_the_limit_sets_it(
+    make_task: MakeTask, make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Growth that fails midway leaves all tensors as they were, and slots go from task to task."""
+    memory = PoolMemory(PLENTY)
+    pool = make_pool(memory)
+    tasks = [make_task(n) for n in range(FIRST_SLOTS + 1)]
+    pool.slots_of(tasks[:FIRST_SLOTS])
+    new_empty, allocations = torch.Tensor.new_empty, 0
+
+    def used_up_at_the_second(tensor: torch.Tensor, *size: object) -> torch.Tensor:
+        nonlocal allocations
+        allocations += 1
+        if allocations == 2:
+            raise torch.OutOfMemoryError
+        return new_empty(tensor, *size)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", used_up_at_the_second)
+    found = pool.slots_of(tasks[FIRST_SLOTS:])
+
+    assert pool.numbers(found) == [FIRST_SLOTS]
+    assert {len(pool.at(0, name)) for name in ("values", "count")} == {FIRST_SLOTS}
+    assert memory.limit_bytes == memory.used_bytes == FIRST_SLOTS * SLOT_BYTES
+    assert pool.numbers(pool.slots_of(tasks[1:5])) == [1, 2, 3, 4]
+
+
+def test_a_batch_that_a_device_has_no_memory_for_fails(
+    make_task: MakeTask, make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the device's own error: a part of the batch may fit."""
+    pool = make_pool(PoolMemory(PLENTY))
+
+    def used_up(*_: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", used_up)
+
+    with pytest.raises(torch.OutOfMemoryError):
+        pool.slots_of([make_task(1)])

@@ -133,3 +133,17 @@ def test_tasks_of_near_sizes_share_a_pool(small_engine: Engine) -> None:
     ]
 
     assert set(ranks) == {8}
+
+
+def test_a_device_without_memory_for_a_sparse_kernel_loops_its_places(
+    small_engine: Engine,
+) -> None:
+    """Those of that product alone."""
+    backbone = small_engine.backbone
+    weights = random_task("diff", backbone.shape).weights(backbone.shape)
+
+    form = task_form(build_task_ops(weights, backbone), backbone, ["qkv", "ffn_input"])
+
+    layers = tuple(range(backbone.shape.num_layers))
+    assert looped(form) == {"attention_output": layers, "ffn_output": layers}
+    assert set(form.sparse) == {"qkv", "ffn_input"}
