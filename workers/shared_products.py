@@ -20,7 +20,12 @@ from workers.packed_batch import ROUND_TOKENS_TO
 from workers.patched_copy import PatchedCopy
 from workers.sparse_policy import BreakEvens, SharedProduct, SparsePolicy
 from workers.task_ops import ProductOps
+from workers.torch_dtypes import dtype_name
+from workers.way_timing import least_us
 
+_MANY_ROWS = 768
+"""Of a batch of many tasks; a slice has 1,024 tokens (`workers.engine`)."""
+_REPEATS = 5
 WARM_UP_TOKENS = 256
 """A lone query, or a few short ones."""
 Place = tuple[int, Product]
@@ -68,13 +73,28 @@ class SharedProducts:
                     self._biases[0, product],
                     self._linears[0, product],
                     choice.unpacked_linear,
-                    choice.us_per_row[choice.shared],
+                    self._us_per_row_among_many(product, figures),
                 )
                 for product, choice in self.choices.items()
             ),
             operators,
             figures,
         )
+
+    def _us_per_row_among_many(self, product: Product, figures: MachineFigures) -> float:
+        """Return what a row costs in a product of a whole slice, microseconds.
+
+        Alone among few it costs a fifth more, which decides between the ways of sparse changes.
+        """
+        linear, (num_out, num_in) = self._linears[0, product], self._weights[0, product].shape
+        shape = f"{num_out}x{num_in} {dtype_name(self._dtype)} {self.choices[product].shared}"
+
+        def measure() -> dict[str, float]:
+            x = torch.randn(_MANY_ROWS, num_in).to(self._dtype)
+            (us,) = least_us({"product": lambda: linear(x)}, _REPEATS).values()
+            return {"us_per_row": us / _MANY_ROWS}
+
+        return figures.measured(f"row among many, {shape}", measure)["us_per_row"]
 
     @property
     def us_per_row(self) -> float:

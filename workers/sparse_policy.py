@@ -22,7 +22,7 @@ from workers.linear_backends import Linear, UnpackedLinear
 from workers.machine_figures import MachineFigures
 from workers.operators import Operators
 from workers.torch_dtypes import dtype_name
-from workers.way_timing import Way, gains_us
+from workers.way_timing import gains_us
 
 _DENSITIES = (0.005, 0.05)
 """Those of diff pruning and of MaskBERT."""
@@ -123,11 +123,11 @@ def _measured(
         name = f"{name} of {operators.library}"
     linear, bias, unpacked = product.linear, product.bias, product.unpacked.op
 
-    def patched(x: torch.Tensor) -> None:
+    def patched(x: torch.Tensor) -> torch.Tensor:
         copy = operators.patch_weight(weight, delta, torch.empty_like(weight))
-        unpacked(x, copy.to(bias.dtype), bias)
+        return unpacked(x, copy.to(bias.dtype), bias)
 
-    def gains(way: Way) -> dict[str, float]:
+    def gains(way: Linear) -> dict[str, float]:
         return _gains(way, product, delta, operators)._asdict()
 
     return _Measured(
@@ -137,10 +137,13 @@ def _measured(
     )
 
 
-def _gains(way: Way, product: SharedProduct, delta: SparseWeights, operators: Operators) -> Gains:
+def _gains(
+    way: Linear, product: SharedProduct, delta: SparseWeights, operators: Operators
+) -> Gains:
     """Return what is gained by a product of the task's own rows, which leave the shared one.
 
-    There they cost what a row costs among many: the batch is of many tasks.
+    There they cost what a row costs among many: the batch is of many tasks. What is computed apart
+    is copied to its place among the others.
     """
     weight, bias = product.weight, product.bias
     outputs = torch.zeros(MANY_ROWS, weight.shape[0], dtype=bias.dtype)
@@ -148,7 +151,10 @@ def _gains(way: Way, product: SharedProduct, delta: SparseWeights, operators: Op
     def beside(x: torch.Tensor) -> None:
         operators.add_sparse_delta_(outputs[: len(x)], x, [Span(0, len(x))], [delta], weight)
 
-    gains = gains_us(beside, way, weight.shape[1], bias.dtype)
+    def apart(x: torch.Tensor) -> None:
+        outputs[: len(x)] = way(x)
+
+    gains = gains_us(beside, apart, weight.shape[1], bias.dtype)
     return Gains(
         gains.few_rows_us + FEW_ROWS * product.us_per_row,
         gains.many_rows_us + MANY_ROWS * product.us_per_row,

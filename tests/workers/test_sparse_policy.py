@@ -1,8 +1,10 @@
 """From how many rows on a sparse change is patched in: measured at the start, for every density."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import cycle
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch.nn import functional as F
 from gpu_ops.sparse_delta import SparseWeights, sparse_weights
 from tests.workers.pets import random_task
 from workers import sparse_policy
-from workers.backbone import LinearWeights
+from workers.backbone import PRODUCTS, LinearWeights
 from workers.break_even import FEW_ROWS, MANY_ROWS, Gains
 from workers.encoder import Encoder
 from workers.engine import Engine
@@ -93,6 +95,28 @@ def test_operators_of_another_library_are_measured_anew(
         counts.append(num_measured)
 
     assert counts == [8, 8, 16]
+
+
+def test_what_a_row_costs_among_many_decides(small_engine: Engine, tmp_path: Path) -> None:
+    """Measured and kept: rows that cost nothing there are not worth a product of their own."""
+    backbone, path = small_engine.backbone, tmp_path / "figures.json"
+    Engine(backbone, threads=1, figures_file=path).close()
+    kept = json.loads(path.read_text())
+    among_many = [name for name in kept["figures"] if name.startswith("row among many")]
+    assert len(among_many) == len(PRODUCTS)
+
+    def break_evens(us_per_row: float) -> list[int]:
+        figures = {name: {"us_per_row": us_per_row} for name in among_many}
+        path.write_text(json.dumps({**kept, "figures": figures}))
+        engine = Engine(backbone, threads=1, figures_file=path)
+        ops = random_task("mask", backbone.shape).load(engine).ops.products.values()
+        engine.close()
+        return [at.sparse.patch_from_rows for at in ops if at.sparse is not None]
+
+    dear, free = break_evens(1e4), break_evens(0.0)
+
+    assert set(dear) == {0}
+    assert min(free) > 0
 
 
 @pytest.mark.parametrize("variant", ["mask", "diff"])
