@@ -176,7 +176,5 @@ def test_the_end_is_asked_for_when_all_that_is_known_was_read(
 
     follower.wait_until_current(30)
 
-    # A fetch may have been answered while the broker had not yet shown all that was committed.
-    assert rows_when_asked[-1] == 3_000
-    assert len(rows_when_asked) < 10
+    assert set(rows_when_asked) == {3_000}
     follower.close()
