@@ -72,7 +72,7 @@ def timed(ops: Operators, spent_s: Seconds) -> Operators:
 
     by_name = {field.name: getattr(ops, field.name) for field in dataclasses.fields(ops)}
     # Some are objects that are asked more than to run: their share is that of the whole pass.
-    untimed = ("compiled", "add_low_rank_", "add_bottleneck_", "vectors")
+    untimed = ("compiled", "library", "add_low_rank_", "add_bottleneck_", "vectors")
     wrapped: dict[str, Any] = {
         name: wrap(name, run) for name, run in by_name.items() if name not in untimed
     }

@@ -4,8 +4,6 @@
 before the clock runs; here a batch's tables, its embeddings and its heads are in the time.
 """
 
-import statistics
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +17,7 @@ from workers.engine import Engine, EngineRow
 from workers.grouped.on_device import OnDevice
 from workers.loaded_task import LoadedTask
 from workers.precision import Precision
-from workers.profiler import PROFILED_PETS, load_random_task
+from workers.profiler import PROFILED_PETS, load_random_task, medians_ms
 
 BERT_BASE = BackboneShape(12, 768, 12, 3072, 30522, 512)
 MIXES: Mapping[str, tuple[str, ...]] = {
@@ -73,11 +71,9 @@ def engine_rows(
         tasks = [copies.of(task) for task in in_host]
         for rows in rows_per_task:
             ids = rng.integers(1, shape.vocab_size, (num_tasks * rows, row_len))
-            batches = {
-                "ours": [EngineRow(tasks[n // rows], row) for n, row in enumerate(ids)],
-                "bare": [EngineRow(bare, row) for row in ids],
-            }
-            times_ms = _medians_ms(engine, batches, repeats)
+            ours = [EngineRow(tasks[n // rows], row) for n, row in enumerate(ids)]
+            without = [EngineRow(bare, row) for row in ids]
+            ours_ms, bare_ms = medians_ms(engine, (ours, without), repeats)
             yield {
                 "part": "engine",
                 "name": mix,
@@ -86,9 +82,9 @@ def engine_rows(
                 "row_len": row_len,
                 "streams": how.num_streams,
                 "operators": how.unit,
-                "ours_ms": round(times_ms["ours"], 3),
-                "tokens_per_s": round(ids.size / times_ms["ours"] * 1000),
-                "share_of_bare": round(times_ms["bare"] / times_ms["ours"], 3),
+                "ours_ms": round(ours_ms, 3),
+                "tokens_per_s": round(ids.size / ours_ms * 1000),
+                "share_of_bare": round(bare_ms / ours_ms, 3),
                 "error": round(distance, 5),
             }
     engine.close()
@@ -109,17 +105,3 @@ def _distance(
     if not distance <= MAX_ERROR:
         raise AssertionError(f"the device's logits differ by {distance} from those of the cores")
     return distance
-
-
-def _medians_ms(
-    engine: Engine, batches: Mapping[str, Sequence[EngineRow]], repeats: int
-) -> dict[str, float]:
-    """Time each batch, in turn: `run` returns when the logits are in host memory."""
-    times_ms: dict[str, list[float]] = {name: [] for name in batches}
-    for repeat in range(1 + repeats):
-        for name, batch in batches.items():
-            started_s = time.perf_counter()
-            engine.run(batch)
-            if repeat:
-                times_ms[name].append(1000 * (time.perf_counter() - started_s))
-    return {name: statistics.median(of_way) for name, of_way in times_ms.items()}

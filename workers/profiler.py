@@ -138,7 +138,20 @@ def _medians_ms(
 ) -> list[float]:
     rng = np.random.default_rng(num_rows * seq_len)
     ids = rng.integers(1, engine.backbone.shape.vocab_size, (num_rows, seq_len))
-    batches = [[EngineRow(task, row_ids) for row_ids in ids] for task in tasks]
+    return medians_ms(engine, [[EngineRow(task, row) for row in ids] for task in tasks], repeats)
+
+
+def medians_ms(engine: Engine, batches: Sequence[Sequence[EngineRow]], repeats: int) -> list[float]:
+    """Time batches in turns, after a run of each to warm up.
+
+    Args:
+        engine: What runs them; `run` returns when the logits are in host memory.
+        batches: Compared with each other.
+        repeats: Runs of which the median is taken.
+
+    Returns:
+        The median of each batch, milliseconds of the clock.
+    """
     for batch in batches:
         engine.run(batch)
     times_ms = np.empty((repeats, len(batches)))

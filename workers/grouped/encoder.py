@@ -75,11 +75,15 @@ class GroupedEncoder:
         self._relative_bias = (
             None if table is None else RelativeBias(table, backbone.shape.max_positions)
         )
-        self.us_per_row = products_us_per_row(self._shared)
         kernels = kernels_for(self._shared.products[0, "qkv"].weight, how.kernels)
         if kernels is not None:
             with _current(how.device):
                 compile_kernels(kernels, dtype)
+
+    @property
+    def us_per_row(self) -> float:
+        """Time of one layer's products, microseconds a row; measured at each asking."""
+        return products_us_per_row(self._shared)
 
     def prepared(self, ops: TaskOps) -> TaskOps:
         """Return the ops as they are: there is one way to each."""

@@ -80,9 +80,11 @@ class PlacedOperators:
         """Return low-rank updates of one rank."""
         pool, blocks = self._pools.low_rank(product, rank), len(SITES_OF[product])
         num_out, num_in = self._weight(0, product).shape
-        goes_by_rows = max(_rows(groups)) <= FEW_ROWS
-        where = row_slots_on(groups, self._num_tokens, self._shared.device)
-        grouped: torch.Tensor | TileTable = where if goes_by_rows else self._tiles(groups)
+        grouped: torch.Tensor | TileTable = (
+            row_slots_on(groups, self._num_tokens, self._shared.device)
+            if max(_rows(groups)) <= FEW_ROWS
+            else self._tiles(groups)
+        )
 
         def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:
             factors = LowRankPool(pool.at(layer, "down"), pool.at(layer, "up"))

@@ -58,7 +58,7 @@ def task_form(
     by_product: dict[Product, list[ProductOps]] = {
         product: [own for (_, at), own in grouped.items() if at == product] for product in PRODUCTS
     }
-    ranks = {p: max(map(rank_of, of), default=0) for p, of in by_product.items()}
+    ranks = {p: max(map(_rank, of), default=0) for p, of in by_product.items()}
     widths = {p: max(map(_bottleneck, of), default=0) for p, of in by_product.items()}
     sparse = {p: max(map(_num_added, of), default=0) for p, of in by_product.items()}
     return TaskForm(
@@ -75,7 +75,7 @@ def task_form(
     )
 
 
-def rank_of(ops: ProductOps) -> int:
+def _rank(ops: ProductOps) -> int:
     """Return the largest rank of a block of outputs."""
     ranks: dict[int, int] = {}
     for up in () if ops.low_rank is None else ops.low_rank.ups:

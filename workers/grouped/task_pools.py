@@ -22,8 +22,6 @@ from workers.grouped.task_form import Place, TaskForm, task_form
 from workers.loaded_task import LoadedTask
 from workers.task_ops import ProductOps
 
-BIASED: tuple[Product, ...] = ("qkv", "ffn_input")
-"""Products whose bias is added by `bias_gelu`; of the others LayerNorm adds it."""
 SCALED: tuple[Product, ...] = ("qkv", "ffn_output")
 """Scales of qkv's outputs, and of what ffn_output reads."""
 
@@ -138,10 +136,10 @@ class TaskPools:
             bias = _bias(self._shared.products[place].bias, self._grouped(task, place))
             if place in looped:
                 bias = torch.zeros_like(bias)
-            if product in BIASED:
+            site = NORM_BEHIND.get(product)
+            if site is None:
                 slices[product][layer] = bias
                 continue
-            site = NORM_BEHIND[product]
             norm, deltas = self._shared.norms[layer, site], task.ops.norms.get((layer, site))
             if deltas is not None:
                 norm = changed_norm(norm, deltas)
