@@ -11,13 +11,14 @@ import random
 import time
 from collections.abc import Callable
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from messages.errors import MessageError, Reason
 from messages.task_event import TaskEvent
 from messages.task_event_codec import decode_task_event, encode_task_event
 from messages.topics import TopicNames
 from transport.admin import admin_client
+from transport.client_log import client_log
 from transport.deadline import Deadline
 from transport.errors import (
     BrokerUnreachable,
@@ -47,6 +48,7 @@ _PRODUCER = {
 _FIRST_PAUSE_S = 0.2
 _MAX_PAUSE_S = 3.2
 _ABORT_TIMEOUT_S = 5.0
+_VISIBLE_EVERY_S = 0.005
 _FIRST_ANSWER_S = 10.0
 """A broker that does not answer by then is not there."""
 
@@ -90,7 +92,7 @@ class TaskTopic:
     def change(self, name: str, make: Callable[[TaskEvent | None], TaskEvent]) -> TaskEvent:
         """Replace a task's state by what `make` returns of it, and return that.
 
-        Waits until the brokers have it. Nothing is written where nothing changes.
+        Waits until every reader sees it. Nothing is written where nothing changes.
 
         Args:
             name: The task.
@@ -140,17 +142,43 @@ class TaskTopic:
             return new
         message = encode_task_event(new)
         _decode(name, message.value)
+        written: list[Message] = []
         producer.begin_transaction()
         try:
             producer.produce(
-                self._topic, message.value, key=name.encode(), headers=list(message.headers)
+                self._topic,
+                message.value,
+                key=name.encode(),
+                headers=list(message.headers),
+                on_delivery=lambda _error, delivered: written.append(delivered),
             )
             producer.commit_transaction(deadline.left_s)
         except KafkaException as exception:
             if exception.args[0].txn_requires_abort():
                 producer.abort_transaction(_ABORT_TIMEOUT_S)
             raise
+        self._wait_until_visible(written[0], deadline)
         return new
+
+    def _wait_until_visible(self, written: Message, deadline: Deadline) -> None:
+        """Wait until readers of committed records have what was written.
+
+        A commit returns once it is decided. The broker shows the records when it has written the
+        transaction's marker into their partition, which it does afterwards.
+        """
+        reader = Consumer(self._kafka.reader(), logger=client_log)
+        partition = TopicPartition(self._topic, written.partition() or 0)
+        try:
+            while not deadline.has_passed:
+                _, end = reader.get_watermark_offsets(partition, timeout=deadline.left_s)
+                if end > (written.offset() or 0):
+                    return
+                time.sleep(_VISIBLE_EVERY_S)
+        except KafkaException as exception:
+            logger.debug("no end of %s: %s", self._topic, exception.args[0].str())
+        finally:
+            reader.close()
+        logger.warning("the change of %s is made, but readers do not see it yet", self._topic)
 
     def _values(self, deadline: Deadline) -> dict[str, bytes]:
         """Read the topic to its end: the newest value of each key."""

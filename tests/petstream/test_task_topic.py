@@ -126,6 +126,23 @@ def test_a_slow_writer_starts_again_on_the_newer_state(open_topic: OpenTopic) ->
     assert open_topic().read() == {"a": result}
 
 
+def test_whoever_reads_after_a_change_sees_it(
+    open_topic: OpenTopic, kafka: KafkaSettings, namespace: str
+) -> None:
+    """Also one who reads at once: a commit may return before its records are shown."""
+    topic = open_topic()
+    reader = Consumer(kafka.reader())
+    source = TopicPartition(TopicNames(namespace).tasks, 0)
+    ends = []
+    for number in range(1, 16):
+        topic.change(f"task-{number}", add_next(f"task-{number}"))
+        ends.append(reader.get_watermark_offsets(source, timeout=10)[1])
+    reader.close()
+
+    # Each change is a record and the marker that ends its transaction.
+    assert ends == list(range(2, 32, 2))
+
+
 def test_a_change_that_is_refused_writes_nothing(open_topic: OpenTopic) -> None:
     """The error of the rule comes through as it is."""
     with pytest.raises(UnknownTask):
