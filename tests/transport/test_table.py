@@ -48,6 +48,23 @@ class Topic:
         else:
             self.producer.commit_transaction()
 
+    def wait_until_visible(self, num_offsets: int) -> None:
+        """Wait until readers see the partitions up to so many offsets, all taken together.
+
+        A commit returns once it is decided; each partition shows its records only when the
+        transaction's marker is written there, which the broker does afterwards.
+        """
+        reader = Consumer(self.backend.settings.reader(start="earliest"))
+        partitions = [TopicPartition(self.name, partition) for partition in range(2)]
+
+        def visible() -> int:
+            return sum(reader.get_watermark_offsets(each, timeout=10)[1] for each in partitions)
+
+        try:
+            eventually(lambda: visible() >= num_offsets, f"{num_offsets} offsets to be visible")
+        finally:
+            reader.close()
+
     def follow(self, table: Table) -> TableFollower:
         """Return a follower."""
         return TableFollower(self.backend.settings, self.name, table.apply)
@@ -171,6 +188,7 @@ def test_the_end_is_asked_for_when_all_that_is_known_was_read(
         topic.producer.produce(topic.name, b"1", b"%d" % number)
         topic.producer.poll(0)
     topic.producer.commit_transaction()
+    topic.wait_until_visible(3_000)
     follower = topic.follow(table)
     follower.start()
 
