@@ -18,7 +18,8 @@ from workers.loaded_task import LoadedTask
 from workers.packed_batch import PackedBatch, pack
 from workers.read_tokens import read_tokens
 
-TOLERANCE = 2e-5
+TOLERANCE = 1e-5
+"""Of the largest logit: float32 is as exact as its numbers are small. Measured: 2.6e-6."""
 LENGTHS = (5, 33, 1, 16)
 GATED_BEHIND_ATTENTION = {"lora-gated", "adapter-norms", "unipelt"}
 
@@ -54,7 +55,9 @@ def test_every_kind_has_the_logits_of_the_dense_model(
     found = small_engine.run([EngineRow(loaded, ids) for ids in rows(*LENGTHS)])
 
     for logits, ids in zip(found, rows(*LENGTHS), strict=True):
-        assert np.abs(logits - reference_logits(model, task, ids)).max() < TOLERANCE
+        expected = reference_logits(model, task, ids)
+        scale = max(1.0, np.abs(expected).max())
+        assert np.abs(logits - expected).max() < TOLERANCE * scale
 
 
 @pytest.mark.parametrize("variant", PETS)
