@@ -128,7 +128,11 @@ class _InterceptedProducer(Producer):
         self._before_commit = before_commit
 
     def commit_transaction(self, *args: float) -> None:
-        """Let the test act, then commit; its abort is what a broker's refusal would be."""
+        """Let the test act, then commit; its abort is what a broker's refusal would be.
+
+        Everything is written when the test acts, as it is when a commit is asked for.
+        """
+        self.flush(_LIMIT_S)
         try:
             self._before_commit()
         except TransactionAborted as error:
