@@ -8,7 +8,7 @@ from petstream.output import console
 from workers.break_even import NEVER, Gains
 from workers.machine_figures import LINEAR, FiguresFile
 
-_BACKENDS = ("onednn-packed", "onednn", "torch")
+_BACKENDS = ("compiled-packed", "compiled", "onednn-packed", "onednn", "torch")
 _WAYS = ("torch", "compiled")
 """Of an operator."""
 
@@ -19,14 +19,16 @@ def print_figures(found: FiguresFile) -> None:
     versions = ", ".join(f"{k} {v}" for k, v in found.machine.items() if k != "processor")
     console.print(f"[bold]ways chosen[/bold] on {machine} ({versions})", soft_wrap=True)
     products = Table(caption="microseconds a row of one thread; the least is taken")
-    for heading in ("shared product", *_BACKENDS):
-        products.add_column(heading, justify="left" if heading == "shared product" else "right")
+    products.add_column("shared product")
+    for backend in _BACKENDS:
+        products.add_column(backend.replace("-", "\n"), justify="right")
     breaks = Table(caption="rows of a task from which the way for many rows is taken")
     breaks.add_column("operator")
     breaks.add_column("rows", justify="right")
     operators = Table(caption="microseconds a row of one thread; the least is taken")
-    for heading in ("operator", *_WAYS):
-        operators.add_column(heading, justify="left" if heading == "operator" else "right")
+    operators.add_column("operator")
+    for way in _WAYS:
+        operators.add_column(way, justify="right")
     for name, figures in sorted(found.figures.items()):
         if name.startswith(f"{LINEAR} "):
             products.add_row(name.removeprefix(f"{LINEAR} "), *_cells(figures, _BACKENDS))

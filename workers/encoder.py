@@ -86,6 +86,7 @@ class Encoder:
             operators(backbone, cache(changed_values), library, compiled),
             figures,
             merged,
+            library,
         )
         self.low_rank_products: dict[Product, TaskProducts] = {
             product: low_rank_products(

@@ -1,7 +1,8 @@
 """Which library multiplies by the shared weights: measured here, for each shape and type.
 
 For the same float32 product oneDNN is twice as fast as MKL on some of AMD's processors and no
-faster on Intel's, so nothing is assumed. What is measured is one thread's CPU time, which other
+faster on Intel's; the compiled product (`gpu_ops.compiled.product`) gains most with few rows. So
+nothing is assumed. What is measured is one thread's CPU time, which other
 work on the machine hardly changes; it takes a fraction of a second, once per machine
 (`MachineFigures`).
 """
@@ -15,12 +16,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch.nn import functional as F
 
+from gpu_ops.compiled.library import Library
+from gpu_ops.compiled.product import CompiledProduct
 from gpu_ops.task_products import LinearOp
 from workers.machine_figures import LINEAR, MachineFigures
 from workers.torch_dtypes import dtype_name
 from workers.way_timing import least_us
 
-BackendName = Literal["onednn-packed", "onednn", "torch"]
+BackendName = Literal["compiled-packed", "compiled", "onednn-packed", "onednn", "torch"]
 Linear = Callable[[torch.Tensor], torch.Tensor]
 """Takes x of shape (rows, in), returns x W^T + b of shape (rows, out)."""
 
@@ -43,20 +46,17 @@ class LinearChoice:
     """For a weight that is used once: a task's own."""
     us_per_row: Mapping[BackendName, float]
     """CPU time of one thread by back end, microseconds, mean over the row counts measured."""
+    compiled: CompiledProduct | None
+    """That of the compiled back ends; None where there is none."""
 
     @property
     def unpacked_linear(self) -> "UnpackedLinear":
         """The product with weights that are used once."""
-        op = _onednn if self.unpacked == "onednn" else F.linear
-        return UnpackedLinear(self.unpacked, op)
+        return UnpackedLinear(self.unpacked, _op(self.unpacked, self.compiled))
 
     def shared_linear(self, weight: torch.Tensor, bias: torch.Tensor) -> Linear:
         """Return the product with a weight that stays."""
-        if self.shared == "onednn-packed":
-            packed = torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR_ROWS)
-            return partial(_onednn_product, packed, bias)
-        op = _onednn if self.shared == "onednn" else F.linear
-        return partial(_swapped, op, weight, bias)
+        return _linear(self.shared, self.compiled, weight, bias)
 
 
 class UnpackedLinear(NamedTuple):
@@ -66,17 +66,24 @@ class UnpackedLinear(NamedTuple):
     op: LinearOp
 
 
-def choose(weight: torch.Tensor, bias: torch.Tensor, figures: MachineFigures) -> LinearChoice:
+def choose(
+    weight: torch.Tensor, bias: torch.Tensor, figures: MachineFigures, library: Library | None
+) -> LinearChoice:
     """Return the fastest back ends for one shape, measured if they were not yet.
 
     Args:
         weight: Shape (out, in), float32 or bfloat16.
         bias: Shape (out,), likewise.
         figures: Those of this machine.
+        library: The compiled operators; they multiply float32 alone.
     """
-    candidates = _right_ones(weight, bias)
+    is_compiled = library is not None and weight.dtype == torch.float32
+    compiled = CompiledProduct(library) if library is not None and is_compiled else None
+    candidates = _right_ones(weight, bias, compiled)
     num_out, num_in = weight.shape
     name = f"{LINEAR} {num_out}x{num_in} {dtype_name(weight.dtype)}"
+    if library is not None and is_compiled:
+        name += f" {library.name}"
     measured = figures.measured(
         name, lambda: {str(key): us for key, us in _us_per_row(candidates, weight).items()}
     )
@@ -84,29 +91,58 @@ def choose(weight: torch.Tensor, bias: torch.Tensor, figures: MachineFigures) ->
     ranked = sorted(us_per_row, key=lambda backend: us_per_row[backend])
     choice = LinearChoice(
         shared=ranked[0],
-        unpacked=next(backend for backend in ranked if backend != "onednn-packed"),
+        unpacked=next(backend for backend in ranked if not backend.endswith("-packed")),
         us_per_row=us_per_row,
+        compiled=compiled,
     )
     logger.debug("%s: %s", name, choice)
     return choice
 
 
-def _right_ones(weight: torch.Tensor, bias: torch.Tensor) -> dict[BackendName, Linear]:
+def _right_ones(
+    weight: torch.Tensor, bias: torch.Tensor, compiled: CompiledProduct | None
+) -> dict[BackendName, Linear]:
     """Return the back ends that compute the product here."""
-    candidates: dict[BackendName, Linear] = {"torch": partial(_swapped, F.linear, weight, bias)}
+    names: list[BackendName] = ["torch"]
     if _has_onednn(weight.dtype):
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR_ROWS)
-        candidates["onednn"] = partial(_swapped, _onednn, weight, bias)
-        candidates["onednn-packed"] = partial(_onednn_product, packed, bias)
+        names += ["onednn", "onednn-packed"]
+    if compiled is not None:
+        names += ["compiled", "compiled-packed"]
     x = _input(_MEASURED_ROWS[0], weight)
     expected = F.linear(x, weight, bias)
     tolerance = _TOLERANCES[weight.dtype]
+    candidates = {name: _linear(name, compiled, weight, bias) for name in names}
     return {
         name: linear
         for name, linear in candidates.items()
-        # The oneDNN op is torch's own but private: one that changed its meaning is not used.
+        # The oneDNN op is torch's own but private, and another compiler has compiled what tests
+        # saw: one that computes something else is not used.
         if torch.allclose(linear(x), expected, rtol=tolerance, atol=tolerance)
     }
+
+
+def _linear(
+    backend: BackendName,
+    compiled: CompiledProduct | None,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+) -> Linear:
+    """Return a back end's product with a weight that stays."""
+    if backend == "onednn-packed":
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR_ROWS)
+        return partial(_onednn_product, packed, bias)
+    if backend == "compiled-packed":
+        assert compiled is not None
+        return compiled.packed(weight, bias)
+    return partial(_swapped, _op(backend, compiled), weight, bias)
+
+
+def _op(backend: BackendName, compiled: CompiledProduct | None) -> LinearOp:
+    """Return a back end's product with weights as they are."""
+    if backend == "compiled":
+        assert compiled is not None
+        return compiled
+    return _onednn if backend == "onednn" else F.linear
 
 
 def _has_onednn(dtype: torch.dtype) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
+from gpu_ops.compiled.library import Library
 from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import SparseWeights
 from workers.backbone import PRODUCTS, Backbone, Product
@@ -42,6 +43,7 @@ class SharedProducts:
         operators: Operators,
         figures: MachineFigures,
         merged: MergedWeights,
+        library: Library | None,
     ) -> None:
         """Choose the back ends, and measure the ways to a changed weight.
 
@@ -51,6 +53,7 @@ class SharedProducts:
             operators: What sparse changes are timed with.
             figures: Those of this machine; what is not among them is measured.
             merged: Keeps the weights of the sparse changes that are used most.
+            library: The compiled operators of this machine, if there are any.
         """
         self._weights = {place: weights.weight for place, weights in backbone.products.items()}
         self._dtype = dtype
@@ -59,7 +62,7 @@ class SharedProducts:
         for product in PRODUCTS:
             weights = backbone.products[0, product]
             converted = weights.weight.to(dtype), weights.bias.to(dtype)
-            self.choices[product] = choose(*converted, figures)
+            self.choices[product] = choose(*converted, figures, library)
         self._linears: dict[Place, Linear] = {}
         self._biases: dict[Place, torch.Tensor] = {}
         for place, weights in backbone.products.items():
@@ -108,7 +111,7 @@ class SharedProducts:
         With more rows than these the product takes ten times as long as building it.
         """
         for product, choice in self.choices.items():
-            if choice.shared == "torch":
+            if not choice.shared.startswith("onednn"):
                 continue
             num_in = self._weights[0, product].shape[1]
             for rows in range(ROUND_TOKENS_TO, WARM_UP_TOKENS + 1, ROUND_TOKENS_TO):

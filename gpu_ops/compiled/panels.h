@@ -8,26 +8,38 @@ constexpr int PANEL = PANEL_VECTORS * LANES;  // columns
 
 inline int64_t rounded_up(int64_t count, int64_t to) { return (count + to - 1) / to * to; }
 
-// c[ROWS, VECTORS * LANES] = a[ROWS, depth] b[depth, PANEL], of b the first VECTORS.
-template <int ROWS, int VECTORS>
-INLINE void multiply_panel(const float* a, int64_t a_width, const float* b, int64_t depth, float* c,
-                           int64_t c_width) {
-    Floats sums[ROWS][VECTORS] = {};
+// sums[ROWS, VECTORS * LANES] += a b[depth, PANEL], of b the first VECTORS. a(k, i): row i at depth k.
+template <int ROWS, int VECTORS, typename A>
+INLINE void add_panel(const A& a, const float* b, int64_t depth, Floats (&sums)[ROWS][VECTORS]) {
+#pragma GCC unroll 4
     for (int64_t k = 0; k < depth; k++) {
         Floats columns[VECTORS];
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; v++) columns[v] = load(b + k * PANEL + v * LANES);
 #pragma GCC unroll 12
         for (int i = 0; i < ROWS; i++) {
-            const Floats factor = same(a[i * a_width + k]);
+            const Floats factor = same(a(k, i));
 #pragma GCC unroll 4
             for (int v = 0; v < VECTORS; v++) sums[i][v] += factor * columns[v];
         }
     }
+}
+
+template <int ROWS, int VECTORS>
+INLINE void store_panel(const Floats (&sums)[ROWS][VECTORS], float* c, int64_t c_width) {
 #pragma GCC unroll 12
     for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 4
         for (int v = 0; v < VECTORS; v++) store(c + i * c_width + v * LANES, sums[i][v]);
+}
+
+// c[ROWS, VECTORS * LANES] = a[ROWS, depth] b[depth, PANEL], of b the first VECTORS.
+template <int ROWS, int VECTORS>
+INLINE void multiply_panel(const float* a, int64_t a_width, const float* b, int64_t depth, float* c,
+                           int64_t c_width) {
+    Floats sums[ROWS][VECTORS] = {};
+    add_panel([=](int64_t k, int64_t i) { return a[i * a_width + k]; }, b, depth, sums);
+    store_panel(sums, c, c_width);
 }
 
 template <int ROWS, int VECTORS>
@@ -51,16 +63,17 @@ void multiply(const float* a, int64_t a_width, const float* panels, int64_t dept
                                                depth, c + column, c_width);
 }
 
-// Lays [columns, depth] out as [depth, columns] in panels; columns up to the next whole panel become 0.
+// Lays [columns, depth] out as [depth, columns] in panels; columns up to the next whole panel become 0. `width`:
+// from one column to the next.
 template <typename T>
-void pack_transposed(const T* from, int64_t columns, int64_t depth, float* panels) {
+void pack_transposed(const T* from, int64_t width, int64_t columns, int64_t depth, float* panels) {
     for (int64_t first = 0; first < columns; first += PANEL, panels += PANEL * depth)
         for (int64_t vector = 0; vector < PANEL; vector += LANES)
             for (int64_t d = 0; d < depth; d += LANES) {
                 const int64_t left = columns - first - vector, deep = depth - d < LANES ? depth - d : LANES;
                 Floats square[LANES];
                 for (int i = 0; i < LANES; i++) {
-                    const T* at = from + (first + vector + i) * depth + d;
+                    const T* at = from + (first + vector + i) * width + d;
                     square[i] = i >= left ? Floats{} : deep == LANES ? load(at) : load_first(at, deep);
                 }
                 transpose(square);

@@ -13,9 +13,9 @@ struct Weight {
 
     void pack(float* panels) const {
         if (bytes == 2)
-            pack_transposed(static_cast<const Float16*>(values), outputs, inputs, panels);
+            pack_transposed(static_cast<const Float16*>(values), inputs, outputs, inputs, panels);
         else
-            pack_transposed(static_cast<const float*>(values), outputs, inputs, panels);
+            pack_transposed(static_cast<const float*>(values), inputs, outputs, inputs, panels);
     }
 };
 

@@ -114,6 +114,8 @@ def test_the_ways_that_were_chosen_are_shown(state_dir: Path) -> None:
     """Which library multiplies each shape, what compiled operators take, and the break-evens."""
     figures = MachineFigures(state_dir / FILE_NAME)
     figures.measured("linear 384x384 bfloat16", lambda: {"torch": 5.25, "onednn-packed": 4.75})
+    of_library = {"onednn": 3.5, "compiled": 3.25, "compiled-packed": 2.25}
+    figures.measured("linear 96x384 float32 0123456789abcdef x86-64-v3", lambda: of_library)
     figures.measured("vectors 384 float32 v3", lambda: {"torch": 2.875, "compiled": 1.625})
     gains = {"few_rows_us": -10.0, "many_rows_us": 10.0}
     figures.measured("adapter 384 float32 torch", lambda: gains)
@@ -125,6 +127,8 @@ def test_the_ways_that_were_chosen_are_shown(state_dir: Path) -> None:
     assert shown.exit_code == 0
     for part in ("384x384 bfloat16", "5.25", "4.75", "adapter 384 float32 torch", "104"):
         assert part in shown.stdout
+    (product,) = (line for line in shown.stdout.splitlines() if "96x384 float32" in line)
+    assert product.index("2.25") < product.index("3.25") < product.index("3.50")
     (operator,) = (line for line in shown.stdout.splitlines() if "vectors 384 float32 v3" in line)
     assert operator.index("2.88") < operator.index("1.62")
     found = read_figures(state_dir / FILE_NAME)

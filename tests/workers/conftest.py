@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from gpu_ops.compiled.build import compiler
+from gpu_ops.compiled.library import Library
 from petstream.settings import load_settings
+from tests.gpu_ops.compiled.libraries import FORMS, built
 from workers.backbone import Backbone
 from workers.backbone_store import BackboneStore
 from workers.engine import Engine
@@ -40,3 +43,11 @@ def engine(backbone_folder: Path) -> Engine:
 def small_engine(backbones: BackboneStore) -> Engine:
     """An engine on the small backbone alone, with one compute thread."""
     return Engine(Backbone.load(backbones.fetch("minilm-l3")), threads=1)
+
+
+@pytest.fixture(scope="session")
+def library() -> Library:
+    """The compiled operators in the widest variant that this processor can run."""
+    if compiler() is None:
+        pytest.skip("no C++ compiler")
+    return built(next(iter(FORMS)))

@@ -7,9 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from gpu_ops.compiled.build import compiler
 from gpu_ops.compiled.library import Library
-from tests.gpu_ops.compiled.libraries import FORMS, built
 from tests.workers.pets import PETS, random_task
 from workers import encoder as encoder_module
 from workers import operator_choice
@@ -20,18 +18,11 @@ from workers.operators import OPERATOR_NAMES, Operators, available, operators
 from workers.precision import Precision
 
 TOLERANCES: dict[Precision, float] = {"float32": 1e-5, "bfloat16": 0.15}
-"""Largest difference of logits; bfloat16 rounds each state on the way to three digits."""
+"""Largest difference of logits, relative to the largest one where that is more than 1; bfloat16
+rounds each state on the way to three digits."""
 
 LENGTHS: dict[Precision, tuple[int, ...]] = {"float32": (1, 12, 61), "bfloat16": (1, 19)}
 """Tokens of the rows; few where most processors compute slowly."""
-
-
-@pytest.fixture(scope="module")
-def library() -> Library:
-    """The widest variant that this processor can run."""
-    if compiler() is None:
-        pytest.skip("no C++ compiler")
-    return built(next(iter(FORMS)))
 
 
 def token_ids(seed: int, num_tokens: int) -> NDArray[np.int64]:
@@ -62,7 +53,10 @@ def test_rows_of_every_kind_have_one_answer(
         answers.append(engine.run(rows))
     engine.close()
 
-    distances = [np.abs(one - other).max() for one, other in zip(*answers, strict=True)]
+    distances = [
+        np.abs(one - other).max() / max(1.0, np.abs(one).max())
+        for one, other in zip(*answers, strict=True)
+    ]
     assert max(distances) < TOLERANCES[precision]
 
 

@@ -12,10 +12,10 @@ from gpu_ops.compiled.build import compiler
 ROOT = Path(__file__).parents[3]
 OPERATORS = (
     *("attention", "gelu", "layer_norm", "sparse_delta", "low_rank", "bottleneck"),
-    "vectors",
+    *("vectors", "product"),
 )
-CHOSEN = "generic and bf16 and not generic-wide"
-"""One variant and the narrower type: the types share all code but loads and stores."""
+CHOSEN = "generic and not generic-wide and (bf16 or test_product)"
+"""One variant and the narrower type, where there are two: they share all but loads and stores."""
 
 
 def runtimes() -> list[str]:
