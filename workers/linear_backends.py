@@ -50,6 +50,14 @@ class LinearChoice:
     """That of the compiled back ends; None where there is none."""
 
     @property
+    def names(self) -> str:
+        """Both back ends, for the names of figures that depend on them."""
+        names = f"{self.shared} and {self.unpacked}"
+        if self.compiled is None or "compiled" not in names:
+            return names
+        return f"{names} of {self.compiled.library}"
+
+    @property
     def unpacked_linear(self) -> "UnpackedLinear":
         """The product with weights that are used once."""
         return UnpackedLinear(self.unpacked, _op(self.unpacked, self.compiled))

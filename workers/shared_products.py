@@ -6,10 +6,12 @@ many rows it has. A dense change always is. The copies of the changes that are u
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from gpu_ops.compiled.library import Library
+from gpu_ops.compiled.product import PackedProduct
 from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import SparseWeights
 from workers.backbone import PRODUCTS, Backbone, Product
@@ -76,6 +78,7 @@ class SharedProducts:
                     self._biases[0, product],
                     self._linears[0, product],
                     choice.unpacked_linear,
+                    choice.names,
                     self._us_per_row_among_many(product, figures),
                 )
                 for product, choice in self.choices.items()
@@ -90,7 +93,7 @@ class SharedProducts:
         Alone among few it costs a fifth more, which decides between the ways of sparse changes.
         """
         linear, (num_out, num_in) = self._linears[0, product], self._weights[0, product].shape
-        shape = f"{num_out}x{num_in} {dtype_name(self._dtype)} {self.choices[product].shared}"
+        shape = f"{num_out}x{num_in} {dtype_name(self._dtype)} {self.choices[product].names}"
 
         def measure() -> dict[str, float]:
             x = torch.randn(_MANY_ROWS, num_in).to(self._dtype)
@@ -186,6 +189,9 @@ class SharedProducts:
                     return kept
             if num_rows < ops.sparse.patch_from_rows:
                 return None
+            shared = self._linears[place]
+            if isinstance(shared, PackedProduct):
+                return partial(shared.changed, delta=ops.sparse.weights)
         multiply = choice.unpacked_linear.op
         return lambda x: multiply(x, copy.with_changes(ops).to(self._dtype), bias)
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 
+from gpu_ops.compiled.product import PackedProduct
 from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import SparseWeights, sparse_weights
 from workers.break_even import FEW_ROWS, MANY_ROWS, Gains
@@ -39,7 +40,9 @@ class SharedProduct:
     linear: Linear
     """The product with both."""
     unpacked: UnpackedLinear
-    """The product with a patched copy."""
+    """The product with a patched copy, where the shared one takes no changes itself."""
+    backends: str
+    """Of both (`LinearChoice.names`)."""
     us_per_row: float
     """What a row costs among many in the shared product, microseconds."""
 
@@ -117,13 +120,15 @@ def _measured(
     compiled = [name for name in ("patch", "sparse product") if name in operators.compiled]
     name = (
         f"{what} {density:g} of {num_out}x{num_in} {dtype_name(product.bias.dtype)} "
-        f"{product.unpacked.backend}, compiled: {' and '.join(compiled) or 'none'}"
+        f"{product.backends}, compiled: {' and '.join(compiled) or 'none'}"
     )
     if compiled:
         name = f"{name} of {operators.library}"
     linear, bias, unpacked = product.linear, product.bias, product.unpacked.op
 
     def patched(x: torch.Tensor) -> torch.Tensor:
+        if isinstance(linear, PackedProduct):
+            return linear.changed(x, delta)
         copy = operators.patch_weight(weight, delta, torch.empty_like(weight))
         return unpacked(x, copy.to(bias.dtype), bias)
 

@@ -1,8 +1,10 @@
-// x W^T + b: of a weight that stays and is laid out in panels once, and of one that is used once.
+// x W^T + b: of a weight that stays and is laid out in panels once, of the same weight with a task's sparse change,
+// and of a weight that is used once.
 //
 // The loops are those of Goto and van de Geijn (2008): a panel of the weight, DEPTH inputs deep, stays in the
 // first cache while all tiles of some rows of x, which stay in the second, go by.
 #include "panels.h"
+#include "sparse_change.h"
 
 namespace {
 
@@ -93,6 +95,21 @@ void multiply_all(const float* x, int64_t rows, int64_t num_in, const float* bia
     }
 }
 
+// Some inputs of a panel's outputs with their changes; `next`: of each output the first change that is not behind.
+inline void change_panel(const Change& change, int64_t first, int64_t depth, int64_t out, int64_t outputs,
+                         int32_t* next, float* panel) {
+    for (int64_t c = 0; c < outputs; c++) {
+        int64_t i = next[out + c];
+        for (const int64_t end = change.offset(out + c + 1); i < end; i++) {
+            const int64_t column = change.column(i) - first;
+            if (column >= depth) break;
+            float& weight = panel[column * PANEL + c];
+            weight += change.added(i, weight);
+        }
+        next[out + c] = static_cast<int32_t>(i);
+    }
+}
+
 int64_t tiles_size(int64_t rows, int64_t num_in) {
     return rounded_up(rows, TILE_ROWS) * least(num_in, DEPTH) + LANES;
 }
@@ -119,6 +136,10 @@ EXPORT int64_t product_scratch(int64_t rows, int64_t num_in) {
     return tiles_size(rows, num_in) + PANEL * least(num_in, DEPTH);
 }
 
+EXPORT int64_t product_changed_scratch(int64_t rows, int64_t num_in, int64_t num_out) {
+    return product_scratch(rows, num_in) + num_out;
+}
+
 // y [rows, num_out] = x [rows, num_in] W^T + bias [num_out], W as product_pack laid it out.
 EXPORT void product_packed(const float* x, int64_t rows, int64_t num_in, const float* panels, const float* bias,
                            int64_t num_out, float* y, float* scratch) {
@@ -133,6 +154,23 @@ EXPORT void product(const float* x, int64_t rows, int64_t num_in, const float* w
     float* panel = scratch + tiles_size(rows, num_in);
     multiply_all(x, rows, num_in, bias, num_out, y, rows, scratch, [=](int64_t first, int64_t depth, int64_t out) {
         pack_transposed(weight + out * num_in + first, num_in, least(num_out - out, PANEL), depth, panel);
+        return panel;
+    });
+}
+
+// The same, W in panels with a change, which is written into a copy of each panel; as `patch_weight` takes it.
+EXPORT void product_changed(const float* x, int64_t rows, int64_t num_in, const float* panels, const float* bias,
+                            int64_t num_out, const void* columns, int64_t column_bytes, const void* offsets,
+                            int64_t offset_bytes, const void* values, int64_t value_bytes, float* y,
+                            float* scratch) {
+    const Change change{columns, offsets, values, column_bytes, offset_bytes, value_bytes};
+    const int64_t width = rounded_up(num_out, PANEL);
+    float* panel = scratch + tiles_size(rows, num_in);
+    auto* next = reinterpret_cast<int32_t*>(scratch + product_scratch(rows, num_in));
+    for (int64_t out = 0; out < num_out; out++) next[out] = static_cast<int32_t>(change.offset(out));
+    multiply_all(x, rows, num_in, bias, num_out, y, rows, scratch, [=](int64_t first, int64_t depth, int64_t out) {
+        memcpy(panel, panels + first * width + out * depth, depth * PANEL * sizeof(float));
+        change_panel(change, first, depth, out, least(num_out - out, PANEL), next, panel);
         return panel;
     });
 }

@@ -1,11 +1,13 @@
 """The product of all tasks' rows with the shared weight, compiled: x W^T + b in float32."""
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 
 from gpu_ops.compiled.library import POINTER, SIZE, Library, check_contiguous
+from gpu_ops.compiled.sparse_change import CHANGE, ChangeArguments
+from gpu_ops.sparse_delta import SparseWeights
+
+_OPERANDS = (POINTER, SIZE, SIZE, POINTER, POINTER, SIZE)
+"""x, its rows and inputs; the weight; the bias; outputs."""
 
 
 class CompiledProduct:
@@ -15,18 +17,22 @@ class CompiledProduct:
     """
 
     def __init__(self, library: Library) -> None:
-        sizes = (SIZE, SIZE)
-        self._panels = library.function("product_panels", *sizes, result=SIZE)
-        self._pack = library.function("product_pack", POINTER, *sizes, POINTER)
-        self._packed_scratch = library.function("product_packed_scratch", *sizes, result=SIZE)
-        self._scratch = library.function("product_scratch", *sizes, result=SIZE)
-        arguments = (POINTER, SIZE, SIZE, POINTER, POINTER, SIZE, POINTER, POINTER)
-        self._multiply_packed = library.function("product_packed", *arguments)
-        self._multiply = library.function("product", *arguments)
+        self.library = library.name
+        self._panels = library.function("product_panels", SIZE, SIZE, result=SIZE)
+        self._pack = library.function("product_pack", POINTER, SIZE, SIZE, POINTER)
+        self._scratch = library.function("product_scratch", SIZE, SIZE, result=SIZE)
+        self._multiply = library.function("product", *_OPERANDS, POINTER, POINTER)
+        self.packed_scratch = library.function("product_packed_scratch", SIZE, SIZE, result=SIZE)
+        self.multiply_packed = library.function("product_packed", *_OPERANDS, POINTER, POINTER)
+        self.changed_scratch = library.function(
+            "product_changed_scratch", SIZE, SIZE, SIZE, result=SIZE
+        )
+        self.multiply_changed = library.function(
+            "product_changed", *_OPERANDS, *CHANGE, POINTER, POINTER
+        )
+        self.change_arguments = ChangeArguments()
 
-    def packed(
-        self, weight: torch.Tensor, bias: torch.Tensor
-    ) -> Callable[[torch.Tensor], torch.Tensor]:
+    def packed(self, weight: torch.Tensor, bias: torch.Tensor) -> "PackedProduct":
         """Return the product with a weight that stays: it is laid out once.
 
         Args:
@@ -36,7 +42,7 @@ class CompiledProduct:
         check_contiguous(weight, bias)
         panels = torch.empty(self._panels(*weight.shape))
         self._pack(weight.data_ptr(), *weight.shape, panels.data_ptr())
-        return partial(self._run_packed, panels, bias)
+        return PackedProduct(self, panels, bias)
 
     def __call__(
         self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
@@ -53,19 +59,56 @@ class CompiledProduct:
         (rows, num_in), y = x.shape, x.new_empty(len(x), len(weight))
         scratch = torch.empty(self._scratch(rows, num_in))
         self._multiply(
-            *(x.data_ptr(), rows, num_in, weight.data_ptr(), bias.data_ptr()),
-            *(len(weight), y.data_ptr(), scratch.data_ptr()),
+            *(x.data_ptr(), rows, num_in, weight.data_ptr(), bias.data_ptr(), len(weight)),
+            *(y.data_ptr(), scratch.data_ptr()),
         )
         return y
 
-    def _run_packed(
-        self, panels: torch.Tensor, bias: torch.Tensor, x: torch.Tensor
-    ) -> torch.Tensor:
+
+class PackedProduct:
+    """The product with one weight; may be called from several threads."""
+
+    def __init__(self, product: CompiledProduct, panels: torch.Tensor, bias: torch.Tensor) -> None:
+        self._product = product
+        self._panels = panels
+        self._bias = bias
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x W^T + b, shape (rows, out).
+
+        Args:
+            x: Shape (rows, in), float32.
+        """
         x = x.contiguous()
-        (rows, num_in), y = x.shape, x.new_empty(len(x), len(bias))
-        scratch = torch.empty(self._packed_scratch(rows, num_in))
-        self._multiply_packed(
-            *(x.data_ptr(), rows, num_in, panels.data_ptr(), bias.data_ptr()),
-            *(len(bias), y.data_ptr(), scratch.data_ptr()),
+        (rows, num_in), y = x.shape, x.new_empty(len(x), len(self._bias))
+        scratch = torch.empty(self._product.packed_scratch(rows, num_in))
+        self._product.multiply_packed(*self._operands(x), *(y.data_ptr(), scratch.data_ptr()))
+        return y
+
+    def changed(self, x: torch.Tensor, delta: SparseWeights) -> torch.Tensor:
+        """Return x (W + delta)^T + b, shape (rows, out).
+
+        The change is written into a copy of a panel of W just before that is used: no copy of the
+        weight is made.
+
+        Args:
+            x: Shape (rows, in), float32.
+            delta: A change of the weight.
+        """
+        x = x.contiguous()
+        num_out = len(self._bias)
+        (rows, num_in), y = x.shape, x.new_empty(len(x), num_out)
+        scratch = torch.empty(self._product.changed_scratch(rows, num_in, num_out))
+        self._product.multiply_changed(
+            *self._operands(x),
+            *self._product.change_arguments(delta),
+            *(y.data_ptr(), scratch.data_ptr()),
         )
         return y
+
+    def _operands(self, x: torch.Tensor) -> tuple[int, ...]:
+        rows, num_in = x.shape
+        return (
+            *(x.data_ptr(), rows, num_in),
+            *(self._panels.data_ptr(), self._bias.data_ptr(), len(self._bias)),
+        )

@@ -2,30 +2,9 @@
 // beside the shared one.
 #include <type_traits>
 
-#include "float16.h"
+#include "sparse_change.h"
 
 namespace {
-
-// A change as it is held: the columns of row r stand from offset r to offset r + 1.
-struct Change {
-    const void *columns, *offsets, *values;
-    int64_t column_bytes, offset_bytes, value_bytes;
-
-    int64_t offset(int64_t row) const { return integer(offsets, offset_bytes, row); }
-    int64_t column(int64_t change) const { return integer(columns, column_bytes, change); }
-
-    // What is added there: a stored value, or the weight itself with the sign changed.
-    INLINE float added(int64_t change, float weight) const {
-        if (value_bytes == 0) return -weight;
-        if (value_bytes == 2) return widened(static_cast<const Float16*>(values)[change]);
-        return static_cast<const float*>(values)[change];
-    }
-
-  private:
-    INLINE static int64_t integer(const void* from, int64_t bytes, int64_t i) {
-        return bytes == 2 ? static_cast<const int16_t*>(from)[i] : static_cast<const int32_t*>(from)[i];
-    }
-};
 
 // `out` has the weight with the changes `before`, whose columns are null where it has anything else.
 void patch(const float* weight, float* out, int64_t num_out, int64_t num_in, const Change& change,

@@ -2,18 +2,13 @@
 
 from array import array
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
 
 import torch
 
 from gpu_ops.compiled.library import POINTER, SIZE, Library, check_contiguous
+from gpu_ops.compiled.sparse_change import CHANGE, POSITIONS, ChangeArguments
 from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import SparseWeights
-
-_POSITIONS = (POINTER, SIZE, POINTER, SIZE)
-_CHANGE = (*_POSITIONS, POINTER, SIZE)
-_Arguments = tuple[int, int, int, int, int, int]
-"""Address and bytes of an element: of columns, offsets and values."""
 
 
 class CompiledSparseDelta:
@@ -22,14 +17,14 @@ class CompiledSparseDelta:
     def __init__(self, library: Library) -> None:
         self._scratch = library.function("sparse_products_scratch", SIZE, result=SIZE)
         self._patch = library.function(
-            "patch_weight", POINTER, POINTER, SIZE, SIZE, *_CHANGE, *_POSITIONS
+            "patch_weight", POINTER, POINTER, SIZE, SIZE, *CHANGE, *POSITIONS
         )
         self._add = library.by_dtype(
             "add_sparse_products",
             *(POINTER, POINTER, POINTER, SIZE, SIZE),
             *(SIZE, POINTER, POINTER),
         )
-        self._known: WeakKeyDictionary[SparseWeights, _Arguments] = WeakKeyDictionary()
+        self._arguments = ChangeArguments()
 
     def patch_weight(
         self,
@@ -88,27 +83,8 @@ class CompiledSparseDelta:
             *(len(spans), tasks.buffer_info()[0], scratch.data_ptr()),
         )
 
-    def _arguments(self, delta: SparseWeights) -> _Arguments:
-        known = self._known.get(delta)
-        if known is None:
-            known = self._known[delta] = _arguments(delta)
-        return known
-
 
 def _check_float32(*weights: torch.Tensor) -> None:
     check_contiguous(*weights)
     if any(weight.dtype != torch.float32 for weight in weights):
         raise ValueError(f"expected weights of float32, got {[w.dtype for w in weights]}")
-
-
-def _arguments(delta: SparseWeights) -> _Arguments:
-    """Return a change as addresses and bytes of an element; no values are at 0 and have none."""
-    check_contiguous(delta.columns, delta.row_offsets)
-    values = delta.values
-    if values is not None:
-        check_contiguous(values)
-    return (
-        *(delta.columns.data_ptr(), delta.columns.itemsize),
-        *(delta.row_offsets.data_ptr(), delta.row_offsets.itemsize),
-        *((0, 0) if values is None else (values.data_ptr(), values.itemsize)),
-    )

@@ -59,7 +59,7 @@ def test_every_density_is_told_from_the_two_that_were_measured(
     def linear(x: torch.Tensor) -> torch.Tensor:
         return F.linear(x, weights.weight, weights.bias)
 
-    product = SharedProduct(weights.weight, weights.bias, linear, unpacked, us_per_row=5.0)
+    product = SharedProduct(weights.weight, weights.bias, linear, unpacked, "torch", us_per_row=5.0)
     encoder = small_engine.encoders["float32"]
     assert isinstance(encoder, Encoder)
     policy = SparsePolicy([product], encoder.operators, MachineFigures())
@@ -85,7 +85,9 @@ def test_operators_of_another_library_are_measured_anew(
     monkeypatch.setattr(sparse_policy, "gains_us", gains_us)
     weight, bias = torch.zeros(NUM_OUT, NUM_IN), torch.zeros(NUM_OUT)
     unpacked = UnpackedLinear("torch", F.linear)
-    product = SharedProduct(weight, bias, lambda x: F.linear(x, weight), unpacked, us_per_row=5.0)
+    product = SharedProduct(
+        weight, bias, lambda x: F.linear(x, weight), unpacked, "torch", us_per_row=5.0
+    )
     encoder = small_engine.encoders["float32"]
     assert isinstance(encoder, Encoder)
     figures, counts = MachineFigures(), []

@@ -5,6 +5,7 @@ import torch
 
 from gpu_ops.compiled.library import Library
 from gpu_ops.compiled.product import CompiledProduct
+from gpu_ops.sparse_delta import sparse_weights
 from tests.gpu_ops.compiled.conftest import assert_close, normal
 
 SHAPES = [(384, 384), (40, 24), (33, 500), (7, 3), (1, 8), (97, 769)]
@@ -23,6 +24,36 @@ def test_every_row_is_multiplied(library: Library, shape: tuple[int, int], num_r
     assert_close(product.packed(weight, bias)(x), expected + bias.double())
     assert_close(product(x, weight, bias), expected + bias.double())
     assert_close(product(x, weight), expected)
+
+
+@pytest.mark.parametrize("values", [None, torch.float16, torch.float32])
+@pytest.mark.parametrize("density", [0.004, 0.3, 1.0])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_task_s_change_is_in_its_weight(
+    library: Library, shape: tuple[int, int], density: float, values: torch.dtype | None
+) -> None:
+    """Dropped weights are zero, others are added to; the shared weight stays as it is."""
+    num_out, num_in = shape
+    weight, bias = normal(*shape) / num_in**0.5, normal(num_out, seed=1)
+    x = normal(19, num_in, seed=2)
+    chosen = torch.rand(num_out * num_in, generator=torch.Generator().manual_seed(3)) < density
+    places = chosen.nonzero().flatten()
+    added = None if values is None else normal(len(places), seed=4).to(values)
+    changed = weight.double().flatten()
+    if added is None:
+        changed[places] = 0.0
+    else:
+        changed[places] += added.double()
+    packed = CompiledProduct(library).packed(weight, bias)
+    delta = sparse_weights(places.int(), added, shape)
+    before = packed(x)
+
+    found = packed.changed(x, delta)
+
+    expected = x.double() @ changed.view(num_out, num_in).t() + bias.double()
+    assert_close(found, expected, 5e-5)
+    assert torch.equal(packed.changed(x[:5], delta), found[:5])
+    assert torch.equal(packed(x), before)
 
 
 def test_rows_and_weights_may_lie_apart(library: Library) -> None:
