@@ -15,6 +15,7 @@ from gpu_ops.compiled.product import PackedProduct
 from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import SparseWeights
 from workers.backbone import PRODUCTS, Backbone, Product
+from workers.break_even import MANY_ROWS
 from workers.linear_backends import Linear, LinearChoice, choose
 from workers.machine_figures import MachineFigures
 from workers.merged_weights import MergedWeights
@@ -26,7 +27,7 @@ from workers.task_ops import ProductOps
 from workers.torch_dtypes import dtype_name
 from workers.way_timing import least_us
 
-_MANY_ROWS = 768
+_SLICE_ROWS = 768
 """Of a batch of many tasks; a slice has 1,024 tokens (`workers.engine`)."""
 _REPEATS = 5
 WARM_UP_TOKENS = 256
@@ -79,7 +80,7 @@ class SharedProducts:
                     self._linears[0, product],
                     choice.unpacked_linear,
                     choice.names,
-                    self._us_per_row_among_many(product, figures),
+                    self._share_among_many(product, figures),
                 )
                 for product, choice in self.choices.items()
             ),
@@ -87,20 +88,25 @@ class SharedProducts:
             figures,
         )
 
-    def _us_per_row_among_many(self, product: Product, figures: MachineFigures) -> float:
-        """Return what a row costs in a product of a whole slice, microseconds.
+    def _share_among_many(self, product: Product, figures: MachineFigures) -> float:
+        """Return what a row costs in a product of a whole slice, of what it costs among a task's.
 
-        Alone among few it costs a fifth more, which decides between the ways of sparse changes.
+        Up to a fifth less, which decides between the ways of sparse changes.
         """
         linear, (num_out, num_in) = self._linears[0, product], self._weights[0, product].shape
         shape = f"{num_out}x{num_in} {dtype_name(self._dtype)} {self.choices[product].names}"
 
         def measure() -> dict[str, float]:
-            x = torch.randn(_MANY_ROWS, num_in).to(self._dtype)
-            (us,) = least_us({"product": lambda: linear(x)}, _REPEATS).values()
-            return {"us_per_row": us / _MANY_ROWS}
+            of_slice, of_task = (
+                torch.randn(n, num_in).to(self._dtype) for n in (_SLICE_ROWS, MANY_ROWS)
+            )
+            us = least_us(
+                {"slice": lambda: linear(of_slice), "task": lambda: linear(of_task)}, _REPEATS
+            )
+            return {"slice": us["slice"] / len(of_slice), "task": us["task"] / len(of_task)}
 
-        return figures.measured(f"row among many, {shape}", measure)["us_per_row"]
+        us_per_row = figures.measured(f"row among many, {shape}", measure)
+        return us_per_row["slice"] / us_per_row["task"]
 
     @property
     def us_per_row(self) -> float:

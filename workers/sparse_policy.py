@@ -23,10 +23,11 @@ from workers.linear_backends import Linear, UnpackedLinear
 from workers.machine_figures import MachineFigures
 from workers.operators import Operators
 from workers.torch_dtypes import dtype_name
-from workers.way_timing import gains_us
+from workers.way_timing import least_us
 
 _DENSITIES = (0.005, 0.05)
 """Those of diff pruning and of MaskBERT."""
+_REPEATS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ class SharedProduct:
     """The product with a patched copy, where the shared one takes no changes itself."""
     backends: str
     """Of both (`LinearChoice.names`)."""
-    us_per_row: float
-    """What a row costs among many in the shared product, microseconds."""
+    share_among_many: float
+    """What a row costs among those of a whole slice, of what it costs among `MANY_ROWS`."""
 
 
 class BreakEvens(NamedTuple):
@@ -159,10 +160,24 @@ def _gains(
     def apart(x: torch.Tensor) -> None:
         outputs[: len(x)] = way(x)
 
-    gains = gains_us(beside, apart, weight.shape[1], bias.dtype)
+    few, many = (
+        torch.randn(rows, weight.shape[1]).to(bias.dtype) for rows in (FEW_ROWS, MANY_ROWS)
+    )
+    # What is compared is timed in turns: a processor's speed may change by a third in a second.
+    us = least_us(
+        {
+            "beside few": partial(beside, few),
+            "apart few": partial(apart, few),
+            "beside many": partial(beside, many),
+            "apart many": partial(apart, many),
+            "shared": partial(product.linear, many),
+        },
+        _REPEATS,
+    )
+    us_per_row = product.share_among_many * us["shared"] / MANY_ROWS
     return Gains(
-        gains.few_rows_us + FEW_ROWS * product.us_per_row,
-        gains.many_rows_us + MANY_ROWS * product.us_per_row,
+        us["beside few"] - us["apart few"] + FEW_ROWS * us_per_row,
+        us["beside many"] - us["apart many"] + MANY_ROWS * us_per_row,
     )
 
 

@@ -10,6 +10,10 @@ namespace {
 
 constexpr int64_t DEPTH = 384;
 constexpr int64_t BLOCK_TILES = 168 / TILE_ROWS;
+constexpr int64_t STEP = 8;             // inputs between two fetches ahead
+constexpr int64_t LINE = 16;            // floats
+constexpr int64_t MOST_FETCHING = 8;    // tiles: with more, the processor fetches ahead well enough itself
+constexpr int64_t STEP_LINES = STEP * PANEL / LINE;
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -29,12 +33,22 @@ inline void pack_tile(const float* x, int64_t width, int64_t rows, int64_t depth
 }
 
 // y[ROWS, PANEL] = before + tile panel; before: [ROWS, PANEL] or, of width 0, the same for all rows. Added to the
-// sum and not begun with, as the rounding of a long sum grows with its length.
+// sum and not begun with, as the rounding of a long sum grows with its length. Meanwhile `lines` of what is read
+// next come nearer with every step.
 template <int ROWS>
 void multiply_tile(const float* tile, const float* panel, int64_t depth, const float* before, int64_t before_width,
-                   float* y, int64_t y_width) {
+                   float* y, int64_t y_width, const float* ahead, int64_t lines) {
     Floats sums[ROWS][PANEL_VECTORS] = {};
-    add_panel([=](int64_t k, int64_t i) { return tile[k * TILE_ROWS + i]; }, panel, depth, sums);
+    const auto add = [&](int64_t from, int64_t count) __attribute__((always_inline)) {
+        const float* a = tile + from * TILE_ROWS;
+        add_panel([=](int64_t k, int64_t i) { return a[k * TILE_ROWS + i]; }, panel + from * PANEL, count, sums);
+    };
+    int64_t k = 0;
+    for (; lines > 0 && k + STEP <= depth; k += STEP) {
+        for (int64_t i = 0; i < lines; i++, ahead += LINE) __builtin_prefetch(ahead, 0, 2);
+        add(k, STEP);
+    }
+    add(k, depth - k);
 #pragma GCC unroll 12
     for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 4
@@ -50,34 +64,44 @@ void multiply_rows(int64_t rows, Arguments... arguments) {
         multiply_rows<ROWS - 1>(rows, arguments...);
 }
 
-// One panel's columns of all tiles of a block. `bias`: null where y has the sums of the inputs before.
-inline void multiply_block(const float* tiles, int64_t rows, int64_t depth, const float* panel, const float* bias,
-                           float* y, int64_t y_width, int64_t columns) {
+// One panel's columns of all tiles of a block. `bias`: null where y has the sums of the inputs before. `next`: the
+// panel that is read after this one.
+inline void multiply_block(const float* tiles, int64_t rows, int64_t depth, const float* panel, const float* next,
+                           const float* bias, float* y, int64_t y_width, int64_t columns) {
     const bool is_whole = columns >= PANEL;
     float first[PANEL] = {};
     if (bias != nullptr) memcpy(first, bias, least(columns, PANEL) * sizeof(float));
+    const float* const next_end = next + depth * PANEL;
+    const int64_t num_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    const int64_t share = num_tiles > MOST_FETCHING ? 0 : (STEP_LINES + num_tiles - 1) / num_tiles;
     for (int64_t row = 0; row < rows; row += TILE_ROWS, tiles += TILE_ROWS * depth) {
-        const int64_t count = least(rows - row, TILE_ROWS);
+        const int64_t count = least(rows - row, TILE_ROWS), lines = next < next_end ? share : 0;
         float* to = y + row * y_width;
         if (is_whole) {
-            if (bias != nullptr)
-                multiply_rows<TILE_ROWS>(count, tiles, panel, depth, first, int64_t{0}, to, y_width);
-            else
-                multiply_rows<TILE_ROWS>(count, tiles, panel, depth, to, y_width, to, y_width);
-            continue;
+            const float* before = bias != nullptr ? first : to;
+            multiply_rows<TILE_ROWS>(count, tiles, panel, depth, before, bias != nullptr ? 0 : y_width, to, y_width,
+                                     next, lines);
+        } else {
+            float wide[TILE_ROWS * PANEL];
+            for (int64_t i = 0; i < count; i++) {
+                const float* from = bias != nullptr ? first : to + i * y_width;
+                memcpy(wide + i * PANEL, from, columns * sizeof(float));
+                memset(wide + i * PANEL + columns, 0, (PANEL - columns) * sizeof(float));
+            }
+            multiply_rows<TILE_ROWS>(count, tiles, panel, depth, wide, int64_t{PANEL}, wide, int64_t{PANEL}, next,
+                                     lines);
+            for (int64_t i = 0; i < count; i++)
+                memcpy(to + i * y_width, wide + i * PANEL, columns * sizeof(float));
         }
-        float wide[TILE_ROWS * PANEL];
-        for (int64_t i = 0; i < count; i++) {
-            const float* from = bias != nullptr ? first : to + i * y_width;
-            memcpy(wide + i * PANEL, from, columns * sizeof(float));
-            memset(wide + i * PANEL + columns, 0, (PANEL - columns) * sizeof(float));
-        }
-        multiply_rows<TILE_ROWS>(count, tiles, panel, depth, wide, int64_t{PANEL}, wide, int64_t{PANEL});
-        for (int64_t i = 0; i < count; i++) memcpy(to + i * y_width, wide + i * PANEL, columns * sizeof(float));
+        next += depth / STEP * lines * LINE;
     }
 }
 
-// panel_at(first input, inputs, first output) gives [inputs, PANEL].
+struct Panel {
+    const float *weights, *next;
+};
+
+// panel_at(first input, inputs, first output) gives [inputs, PANEL] and where the one after it is read.
 template <typename PanelAt>
 void multiply_all(const float* x, int64_t rows, int64_t num_in, const float* bias, int64_t num_out, float* y,
                   int64_t block_rows, float* tiles, const PanelAt& panel_at) {
@@ -88,9 +112,11 @@ void multiply_all(const float* x, int64_t rows, int64_t num_in, const float* bia
             for (int64_t r = 0; r < count; r += TILE_ROWS)
                 pack_tile(x + (row + r) * num_in + first, num_in, least(count - r, TILE_ROWS), depth,
                           tiles + r * depth);
-            for (int64_t out = 0; out < num_out; out += PANEL)
-                multiply_block(tiles, count, depth, panel_at(first, depth, out), first == 0 ? bias + out : nullptr,
+            for (int64_t out = 0; out < num_out; out += PANEL) {
+                const Panel panel = panel_at(first, depth, out);
+                multiply_block(tiles, count, depth, panel.weights, panel.next, first == 0 ? bias + out : nullptr,
                                y + row * num_out + out, num_out, num_out - out);
+            }
         }
     }
 }
@@ -145,7 +171,10 @@ EXPORT void product_packed(const float* x, int64_t rows, int64_t num_in, const f
                            int64_t num_out, float* y, float* scratch) {
     const int64_t width = rounded_up(num_out, PANEL);
     multiply_all(x, rows, num_in, bias, num_out, y, BLOCK_TILES * TILE_ROWS, scratch,
-                 [=](int64_t first, int64_t depth, int64_t out) { return panels + first * width + out * depth; });
+                 [=](int64_t first, int64_t depth, int64_t out) {
+                     const float* panel = panels + first * width + out * depth;
+                     return Panel{panel, panel + depth * PANEL};
+                 });
 }
 
 // The same, W [num_out, num_in] as it is: each panel is laid out when its turn comes, once for all rows.
@@ -153,8 +182,9 @@ EXPORT void product(const float* x, int64_t rows, int64_t num_in, const float* w
                     int64_t num_out, float* y, float* scratch) {
     float* panel = scratch + tiles_size(rows, num_in);
     multiply_all(x, rows, num_in, bias, num_out, y, rows, scratch, [=](int64_t first, int64_t depth, int64_t out) {
-        pack_transposed(weight + out * num_in + first, num_in, least(num_out - out, PANEL), depth, panel);
-        return panel;
+        const float* from = weight + out * num_in + first;
+        pack_transposed(from, num_in, least(num_out - out, PANEL), depth, panel);
+        return Panel{panel, from + PANEL * num_in};
     });
 }
 
@@ -169,8 +199,9 @@ EXPORT void product_changed(const float* x, int64_t rows, int64_t num_in, const 
     auto* next = reinterpret_cast<int32_t*>(scratch + product_scratch(rows, num_in));
     for (int64_t out = 0; out < num_out; out++) next[out] = static_cast<int32_t>(change.offset(out));
     multiply_all(x, rows, num_in, bias, num_out, y, rows, scratch, [=](int64_t first, int64_t depth, int64_t out) {
-        memcpy(panel, panels + first * width + out * depth, depth * PANEL * sizeof(float));
+        const float* from = panels + first * width + out * depth;
+        memcpy(panel, from, depth * PANEL * sizeof(float));
         change_panel(change, first, depth, out, least(num_out - out, PANEL), next, panel);
-        return panel;
+        return Panel{panel, from + depth * PANEL};
     });
 }

@@ -1,7 +1,7 @@
 """From how many rows on a sparse change is patched in: measured at the start, for every density."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -14,7 +14,7 @@ from gpu_ops.sparse_delta import SparseWeights, sparse_weights
 from tests.workers.pets import random_task
 from workers import sparse_policy
 from workers.backbone import PRODUCTS, LinearWeights
-from workers.break_even import FEW_ROWS, MANY_ROWS, Gains
+from workers.break_even import FEW_ROWS, MANY_ROWS
 from workers.encoder import Encoder
 from workers.engine import Engine
 from workers.linear_backends import UnpackedLinear
@@ -22,6 +22,7 @@ from workers.machine_figures import MachineFigures
 from workers.sparse_policy import SharedProduct, SparsePolicy
 
 NUM_OUT, NUM_IN = 40, 50
+ROWS = {"few": FEW_ROWS, "many": MANY_ROWS}
 
 
 def change(num_changed: int, *, is_dropped: bool = False) -> SparseWeights:
@@ -36,30 +37,31 @@ def test_every_density_is_told_from_the_two_that_were_measured(
     """A change costs 2 us a row for each 10 weights beside the product, 3 us and 40 us patched.
 
     A copy that is kept costs 40 us. A row of either costs 5 us, as among others in the shared
-    product.
+    product, where it costs half of what it costs there alone.
     """
     measured = iter((10, 10, 100, 100) * 2)
     is_kept = cycle((False, True))
 
-    def gains_us(*_: object) -> Gains:
-        size = next(measured)
-        gain = kept_gain_us if next(is_kept) else gain_us
-        return Gains(gain(size, FEW_ROWS), gain(size, MANY_ROWS))
+    def least_us(*_: object) -> dict[str, float]:
+        size, patch_us = next(measured), 0.0
+        if not next(is_kept):
+            patch_us = 3 * size / 10
+        return {
+            **{f"beside {n}": 2 * size / 10 * rows for n, rows in ROWS.items()},
+            **{f"apart {n}": 40 + patch_us + 5 * rows for n, rows in ROWS.items()},
+            "shared": 10 * MANY_ROWS,
+        }
 
-    def gain_us(size: int, rows: int) -> float:
-        return 2 * size / 10 * rows - (40 + 3 * size / 10 + 5 * rows)
-
-    def kept_gain_us(size: int, rows: int) -> float:
-        return 2 * size / 10 * rows - (40 + 5 * rows)
-
-    monkeypatch.setattr(sparse_policy, "gains_us", gains_us)
+    monkeypatch.setattr(sparse_policy, "least_us", least_us)
     unpacked = UnpackedLinear("torch", F.linear)
     weights = LinearWeights(torch.zeros(NUM_OUT, NUM_IN), torch.zeros(NUM_OUT))
 
     def linear(x: torch.Tensor) -> torch.Tensor:
         return F.linear(x, weights.weight, weights.bias)
 
-    product = SharedProduct(weights.weight, weights.bias, linear, unpacked, "torch", us_per_row=5.0)
+    product = SharedProduct(
+        weights.weight, weights.bias, linear, unpacked, "torch", share_among_many=0.5
+    )
     encoder = small_engine.encoders["float32"]
     assert isinstance(encoder, Encoder)
     policy = SparsePolicy([product], encoder.operators, MachineFigures())
@@ -77,16 +79,16 @@ def test_operators_of_another_library_are_measured_anew(
     """Figures of a library that was built since would choose by times that are no longer so."""
     num_measured = 0
 
-    def gains_us(*_: object) -> Gains:
+    def least_us(ways: Mapping[str, object], _repeats: int) -> dict[str, float]:
         nonlocal num_measured
         num_measured += 1
-        return Gains(0.0, 0.0)
+        return dict.fromkeys(ways, 1.0)
 
-    monkeypatch.setattr(sparse_policy, "gains_us", gains_us)
+    monkeypatch.setattr(sparse_policy, "least_us", least_us)
     weight, bias = torch.zeros(NUM_OUT, NUM_IN), torch.zeros(NUM_OUT)
     unpacked = UnpackedLinear("torch", F.linear)
     product = SharedProduct(
-        weight, bias, lambda x: F.linear(x, weight), unpacked, "torch", us_per_row=5.0
+        weight, bias, lambda x: F.linear(x, weight), unpacked, "torch", share_among_many=1.0
     )
     encoder = small_engine.encoders["float32"]
     assert isinstance(encoder, Encoder)
@@ -107,9 +109,9 @@ def test_what_a_row_costs_among_many_decides(small_engine: Engine, tmp_path: Pat
     among_many = [name for name in kept["figures"] if name.startswith("row among many")]
     assert len(among_many) == len(PRODUCTS)
 
-    def break_evens(us_per_row: float) -> list[int]:
+    def break_evens(share: float) -> list[int]:
         others = {n: f for n, f in kept["figures"].items() if not n.startswith(("drop", "change"))}
-        figures = others | {name: {"us_per_row": us_per_row} for name in among_many}
+        figures = others | {name: {"slice": share, "task": 1.0} for name in among_many}
         path.write_text(json.dumps({**kept, "figures": figures}))
         engine = Engine(backbone, threads=1, figures_file=path)
         ops = random_task("mask", backbone.shape).load(engine).ops.products.values()
@@ -131,7 +133,7 @@ def test_nothing_is_measured_while_a_task_is_loaded(
     def refuse(*_: object) -> Callable[[], None]:
         raise AssertionError("measured while serving")
 
-    monkeypatch.setattr(sparse_policy, "gains_us", refuse)
+    monkeypatch.setattr(sparse_policy, "least_us", refuse)
 
     task = random_task(variant, small_engine.backbone.shape, seed=3).load(small_engine)
 
