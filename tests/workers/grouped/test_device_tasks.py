@@ -11,6 +11,8 @@ from messages.task_event import TaskReference
 from tests.workers.grouped.ways import Way, distance, grouped_encoder, token_ids
 from tests.workers.stored_tasks import PLENTY, WatchedStore, acquire, add_task, reads_of
 from workers.engine import Engine, EngineRow
+from workers.grouped.device_backbone import DeviceBackbone
+from workers.grouped.product_time import products_us_per_row
 from workers.loaded_task import LoadedTask
 from workers.task_manager import DeviceMemory, TaskManager
 
@@ -101,6 +103,24 @@ def test_tasks_that_left_the_device_leave_the_pools(
 
     pools = grouped_encoder(way.engine).pools
     assert len(pools.low_rank("qkv", 8)._slots) == 1
+
+
+def test_a_precision_is_measured_once(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for every task that is loaded: it keeps the device from its rows for milliseconds."""
+    measured = []
+
+    def counted(shared: DeviceBackbone) -> float:
+        measured.append(shared)
+        return products_us_per_row(shared)
+
+    monkeypatch.setattr("workers.grouped.encoder.products_us_per_row", counted)
+    for encoder in way.engine.encoders.values():
+        vars(encoder).pop("us_per_row", None)
+
+    chosen = {way.engine.precision_of(passes_bfloat16=True) for _ in range(3)}
+
+    assert len(chosen) == 1
+    assert len(measured) == len(way.engine.encoders) == 2
 
 
 def run(
