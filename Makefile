@@ -42,8 +42,9 @@ demo: $(STAMP) $(COMPILED_STAMP) ## a real Kafka, eight real tasks, real answers
 
 test: $(STAMP)   ## every test, real broker included
 	$(BIN)/petstream models fetch
-	@# One thread to a process: side by side, more of them only wait for each other.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 20
+	@# One thread to a process: side by side, more of them only wait for each other. Hundreds of processes
+	@# import the same libraries: they find bytecode, also where the environment has Python write none.
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 20
 
 test-races: $(STAMP) ## the emulated kernels under ThreadSanitizer (nightly: minutes)
 	$(BIN)/python -m pytest -m races --durations 0 tests/gpu_ops/emulator
