@@ -86,3 +86,14 @@ def check_contiguous(*tensors: torch.Tensor) -> None:
                 f"compiled operators take contiguous tensors of the CPU, got shape "
                 f"{tuple(tensor.shape)}, strides {tensor.stride()} on {tensor.device}"
             )
+
+
+def check_float32(*tensors: torch.Tensor) -> None:
+    """Refuse what an operator that knows float32 alone would read wrongly.
+
+    Raises:
+        ValueError: If one is of another type, not on the CPU or not laid out row by row.
+    """
+    check_contiguous(*tensors)
+    if any(tensor.dtype != torch.float32 for tensor in tensors):
+        raise ValueError(f"expected tensors of float32, got {[t.dtype for t in tensors]}")

@@ -2,7 +2,7 @@
 
 import torch
 
-from gpu_ops.compiled.library import POINTER, SIZE, Library, check_contiguous
+from gpu_ops.compiled.library import POINTER, SIZE, Library, check_float32
 from gpu_ops.compiled.sparse_change import CHANGE, ChangeArguments
 from gpu_ops.sparse_delta import SparseWeights
 
@@ -39,7 +39,7 @@ class CompiledProduct:
             weight: Shape (out, in), float32.
             bias: Shape (out,), likewise.
         """
-        check_contiguous(weight, bias)
+        check_float32(weight, bias)
         panels = torch.empty(self._panels(*weight.shape))
         self._pack(weight.data_ptr(), *weight.shape, panels.data_ptr())
         return PackedProduct(self, panels, bias)
@@ -56,6 +56,7 @@ class CompiledProduct:
         """
         x, weight = x.contiguous(), weight.contiguous()
         bias = torch.zeros(len(weight)) if bias is None else bias.contiguous()
+        check_float32(x, weight, bias)
         (rows, num_in), y = x.shape, x.new_empty(len(x), len(weight))
         scratch = torch.empty(self._scratch(rows, num_in))
         self._multiply(
@@ -80,6 +81,7 @@ class PackedProduct:
             x: Shape (rows, in), float32.
         """
         x = x.contiguous()
+        check_float32(x)
         (rows, num_in), y = x.shape, x.new_empty(len(x), len(self._bias))
         scratch = torch.empty(self._product.packed_scratch(rows, num_in))
         self._product.multiply_packed(*self._operands(x), *(y.data_ptr(), scratch.data_ptr()))
@@ -96,6 +98,7 @@ class PackedProduct:
             delta: A change of the weight.
         """
         x = x.contiguous()
+        check_float32(x)
         num_out = len(self._bias)
         (rows, num_in), y = x.shape, x.new_empty(len(x), num_out)
         scratch = torch.empty(self._product.changed_scratch(rows, num_in, num_out))

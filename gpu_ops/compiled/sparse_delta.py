@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from gpu_ops.compiled.library import POINTER, SIZE, Library, check_contiguous
+from gpu_ops.compiled.library import POINTER, SIZE, Library, check_contiguous, check_float32
 from gpu_ops.compiled.sparse_change import CHANGE, POSITIONS, ChangeArguments
 from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import SparseWeights
@@ -44,7 +44,7 @@ class CompiledSparseDelta:
             out: Shape (out, in), float32. Changed in place.
             before: The change of the same weight that `out` has; None where it holds anything else.
         """
-        _check_float32(weight, out)
+        check_float32(weight, out)
         self._patch(
             *(weight.data_ptr(), out.data_ptr(), *weight.shape),
             *self._arguments(delta),
@@ -72,7 +72,7 @@ class CompiledSparseDelta:
         if not spans:
             return
         check_contiguous(y, x)
-        _check_float32(weight)
+        check_float32(weight)
         num_out, num_in = weight.shape
         tasks = array("q")
         for (start, end), delta in zip(spans, deltas, strict=True):
@@ -82,9 +82,3 @@ class CompiledSparseDelta:
             *(y.data_ptr(), x.data_ptr(), weight.data_ptr(), num_out, num_in),
             *(len(spans), tasks.buffer_info()[0], scratch.data_ptr()),
         )
-
-
-def _check_float32(*weights: torch.Tensor) -> None:
-    check_contiguous(*weights)
-    if any(weight.dtype != torch.float32 for weight in weights):
-        raise ValueError(f"expected weights of float32, got {[w.dtype for w in weights]}")

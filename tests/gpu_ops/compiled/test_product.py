@@ -73,6 +73,24 @@ def test_no_rows_give_no_rows(library: Library) -> None:
     assert product.packed(normal(3, 8), torch.zeros(3))(torch.empty(0, 8)).shape == (0, 3)
 
 
+def test_other_types_are_refused(library: Library) -> None:
+    """They would be read as float32."""
+    x, weight, bias = normal(2, 8), normal(3, 8), normal(3)
+    product = CompiledProduct(library)
+    packed = product.packed(weight, bias)
+    delta = sparse_weights(torch.tensor([1], dtype=torch.int32), None, (3, 8))
+
+    for call in (
+        lambda: product(x.bfloat16(), weight, bias),
+        lambda: product(x, weight.double(), bias),
+        lambda: product.packed(weight.half(), bias),
+        lambda: packed(x.bfloat16()),
+        lambda: packed.changed(x.double(), delta),
+    ):
+        with pytest.raises(ValueError, match="float32"):
+            call()
+
+
 def test_nan_and_infinity_stay_in_their_rows(library: Library) -> None:
     """Rows share tiles with others, and the last tile has places that no row fills."""
     x, weight, bias = normal(9, 24), normal(16, 24), normal(16, seed=1)
