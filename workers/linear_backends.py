@@ -87,7 +87,7 @@ def choose(
     """
     is_compiled = library is not None and weight.dtype == torch.float32
     compiled = CompiledProduct(library) if library is not None and is_compiled else None
-    candidates = _right_ones(weight, bias, compiled)
+    candidates = right_back_ends(weight, bias, compiled)
     num_out, num_in = weight.shape
     name = f"{LINEAR} {num_out}x{num_in} {dtype_name(weight.dtype)}"
     if library is not None and is_compiled:
@@ -107,7 +107,7 @@ def choose(
     return choice
 
 
-def _right_ones(
+def right_back_ends(
     weight: torch.Tensor, bias: torch.Tensor, compiled: CompiledProduct | None
 ) -> dict[BackendName, Linear]:
     """Return the back ends that compute the product here."""
