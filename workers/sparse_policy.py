@@ -88,7 +88,9 @@ class SparsePolicy:
                 ]
 
     def break_evens(self, delta: SparseWeights, shape: torch.Size) -> BreakEvens:
-        """Return the numbers of rows from which copies are the faster way.
+        """Return the numbers of rows from which copies are the faster way, `FEW_ROWS` at least.
+
+        With fewer they were not measured, and a copy costs the same for a single row.
 
         Args:
             delta: A change.
@@ -97,8 +99,8 @@ class SparsePolicy:
         thin, dense = self._measured[shape, delta.values is None]
         share = (delta.num_changed - thin.num_changed) / (dense.num_changed - thin.num_changed)
         return BreakEvens(
-            _between(thin.patched, dense.patched, share).break_even_rows(),
-            _between(thin.kept, dense.kept, share).break_even_rows(),
+            max(FEW_ROWS, _between(thin.patched, dense.patched, share).break_even_rows()),
+            max(FEW_ROWS, _between(thin.kept, dense.kept, share).break_even_rows()),
         )
 
 

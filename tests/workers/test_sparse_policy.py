@@ -69,8 +69,9 @@ def test_every_density_is_told_from_the_two_that_were_measured(
     rows, kept_rows = policy.break_evens(change(num_changed), weights.weight.shape)
 
     us_a_row = 2 * num_changed / 10
-    assert rows == pytest.approx((40 + 3 * num_changed / 10) / us_a_row, abs=0.5)
-    assert kept_rows == pytest.approx(40 / us_a_row, abs=0.5)
+    patch_us = 40 + 3 * num_changed / 10
+    assert rows == pytest.approx(max(FEW_ROWS, patch_us / us_a_row), abs=0.5)
+    assert kept_rows == pytest.approx(max(FEW_ROWS, 40 / us_a_row), abs=0.5)
 
 
 def test_operators_of_another_library_are_measured_anew(
@@ -120,8 +121,8 @@ def test_what_a_row_costs_among_many_decides(small_engine: Engine, tmp_path: Pat
 
     dear, free = break_evens(1e6), break_evens(0.0)
 
-    assert set(dear) == {0}
-    assert min(free) > 0
+    assert set(dear) == {FEW_ROWS}
+    assert min(free) > FEW_ROWS
 
 
 @pytest.mark.parametrize("variant", ["mask", "diff"])
