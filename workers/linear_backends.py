@@ -85,13 +85,14 @@ def choose(
         figures: Those of this machine.
         library: The compiled operators; they multiply float32 alone.
     """
-    is_compiled = library is not None and weight.dtype == torch.float32
-    compiled = CompiledProduct(library) if library is not None and is_compiled else None
+    compiled = None
+    if library is not None and weight.dtype == torch.float32:
+        compiled = CompiledProduct(library)
     candidates = right_back_ends(weight, bias, compiled)
     num_out, num_in = weight.shape
     name = f"{LINEAR} {num_out}x{num_in} {dtype_name(weight.dtype)}"
-    if library is not None and is_compiled:
-        name += f" {library.name}"
+    if compiled is not None:
+        name += f" {compiled.library}"
     measured = figures.measured(
         name, lambda: {str(key): us for key, us in _us_per_row(candidates, weight).items()}
     )
