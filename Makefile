@@ -56,6 +56,7 @@ check: $(STAMP)  ## format, lint, types, import contracts
 	$(BIN)/lint-imports
 
 bench: $(STAMP) $(COMPILED_STAMP) ## every benchmark that needs no GPU, one JSON document each
+	$(BIN)/petstream models fetch
 	$(BIN)/petstream bench engine --json
 	@for script in $(filter-out benchmarks/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$script --json || exit 1; done
 
