@@ -1,7 +1,7 @@
 """The grouped kernels on a CUDA device, against the ways that are there without them.
 
     python benchmarks/bench_gpu.py [--json] [--repeats 20]
-                                   [--only operators|encoder|peft|ceiling|engine]
+                                   [--only operators encoder peft adapterhub ceiling kernels engine]
                                    [--schedules grouped grouped-on-streams per-task-on-streams]
                                    [--streams 2]
 
@@ -11,7 +11,10 @@
   Schedules are one stream with grouped operators, several streams with grouped operators, and
   several with one operator per task, as PetS has it; dealt by operational intensity.
 - **peft**: the same LoRA mix through PEFT's `adapter_names`, where PEFT is installed.
-- **ceiling**: the bare backbone's share of what one large matrix product reaches.
+- **adapterhub**: adapters through AdapterHub's `BatchSplit`, where `make bench-env` ran.
+- **ceiling**: the bare backbone's share of what one large matrix product reaches, BERT-base and
+  BERT-large.
+- **kernels**: where a pass of each mix spends its time.
 - **engine**: the engine that serves, from token ids to logits, with and without the tasks' PETs.
 
 Everything is bfloat16 and random. Whatever can be captured is captured and the replays are timed,
@@ -22,7 +25,6 @@ anything is timed. Without a device it says so and exits with 1.
 
 import argparse
 import json
-import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -38,20 +40,30 @@ import gpu_ops.scale
 import gpu_ops.sparse_delta
 from benchmarks.gpu_encoder import (
     BERT_BASE,
+    BERT_LARGE,
     EPS,
     PRODUCTS,
     Draw,
     Kind,
-    Layer,
     LoopOps,
-    MergedOps,
-    Ops,
-    Task,
+    Shape,
     encode,
-    equal_rows_attention,
     packed_attention,
 )
 from benchmarks.gpu_engine import engine_rows
+from benchmarks.gpu_kernel_times import kernel_rows
+from benchmarks.gpu_mixes import (
+    DTYPE,
+    MIX,
+    MIXES,
+    NUM_TASKS,
+    ROW_LEN,
+    ROWS_PER_TASK,
+    EncoderRun,
+    draw_tasks,
+)
+from benchmarks.gpu_peers import adapterhub_rows, peft_rows
+from benchmarks.gpu_timing import Way, captured, compared, in_turn, medians_ms
 from benchmarks.grouped_encoder import ONE_STREAM, GroupedOps, Schedule, bare_ops
 from benchmarks.task_operators import MaskForm, adapter_pool, low_rank_pool
 from gpu_ops.bias import add_bias_
@@ -71,81 +83,17 @@ from gpu_ops.sparse_delta import changed_values
 from petstream.benchmarks.document import Goal, make_document
 from workers.grouped.on_device import OnDevice
 
-NUM_TASKS = 64
-ROW_LEN = 64
-ROWS_PER_TASK = (1, 8, 32)
-"""Queries of each task in a batch."""
-TOKENS_PER_TASK = (1, 64, 512)
-"""Of the operators' batches."""
-DTYPE = torch.bfloat16
-MIX: tuple[Kind, ...] = ("lora", "bitfit", "adapter", "diff")
-MIXES: Mapping[str, tuple[Kind, ...]] = {
-    "lora+bitfit+adapter+diff": MIX,
-    "with masks": (*MIX, "mask"),
-    "masks": ("mask",),
-    "lora": ("lora",),
-}
+OPERATOR_BATCHES = ((NUM_TASKS, 1), (16, 64), (NUM_TASKS, 64), (NUM_TASKS, 512))
+"""Tasks, and tokens of each."""
 SCHEDULES: Mapping[str, Callable[[int], Schedule]] = {
     "grouped": lambda _: ONE_STREAM,
     "grouped-on-streams": partial(Schedule, "grouped"),
     "per-task-on-streams": partial(Schedule, "per task"),
 }
 """What the encoder runs by, given how many streams."""
+CEILING_ROW_LEN = 128
 FULL_MODEL_MB = 219.0
 """BERT-base in two bytes to a weight, embeddings included."""
-MAX_ERROR = 0.05
-"""Of the norm of the difference over the norm, after twelve layers in bfloat16."""
-WARM_UPS = 3
-Way = Callable[[], object]
-
-
-def captured(run: Way) -> Way:
-    """Return the replay of a CUDA graph of `run`, which is run before, to compile its kernels."""
-    run()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
-
-
-def medians_ms(ways: Mapping[str, Way], repeats: int) -> dict[str, float]:
-    """Time each way `repeats` times, in turn, and return the medians."""
-    for _ in range(WARM_UPS):
-        for run in ways.values():
-            run()
-    times_ms: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, run in ways.items():
-            start, end = _event(), _event()
-            start.record()
-            run()
-            end.record()
-            end.synchronize()
-            times_ms[name].append(start.elapsed_time(end))
-    return {name: statistics.median(values) for name, values in times_ms.items()}
-
-
-def _event() -> torch.cuda.Event:
-    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-
-
-def error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Return how far apart two results are, relative to the second."""
-    difference = torch.linalg.vector_norm(found.float() - expected.float())
-    return float(difference / torch.linalg.vector_norm(expected.float()))
-
-
-def compared(name: str, found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Return the error.
-
-    Raises:
-        AssertionError: If it is too large, or not a number.
-    """
-    distance = error(found, expected)
-    if not distance <= MAX_ERROR:
-        raise AssertionError(f"{name}: results differ by {distance}")
-    return distance
 
 
 class Operator(NamedTuple):
@@ -172,11 +120,12 @@ class Operator(NamedTuple):
 class OperatorBatch:
     """Rows of all tasks at BERT-base's sizes."""
 
-    def __init__(self, tokens: int) -> None:
+    def __init__(self, num_tasks: int, tokens: int) -> None:
+        self._num_tasks = num_tasks
         self._tokens = tokens
-        self._rows = NUM_TASKS * tokens
+        self._rows = num_tasks * tokens
         self._draw = Draw(BERT_BASE, "cuda", DTYPE)
-        self._spans = [Span(i * tokens, (i + 1) * tokens) for i in range(NUM_TASKS)]
+        self._spans = [Span(i * tokens, (i + 1) * tokens) for i in range(num_tasks)]
         self._segments = [Segment(span, slot) for slot, span in enumerate(self._spans)]
         self._slots = row_slots(self._segments, self._rows).cuda()
 
@@ -195,12 +144,12 @@ class OperatorBatch:
         yield self._ragged_head()
 
     def _tiles(self, tile_rows: int) -> TileTable:
-        capacity = NUM_TASKS * -(-self._tokens // tile_rows)
+        capacity = self._num_tasks * -(-self._tokens // tile_rows)
         return TileTable(tile_entries(self._segments, tile_rows, capacity).cuda(), tile_rows)
 
     def _bias_gelu(self) -> Operator:
         width = BERT_BASE.intermediate
-        vectors, shared = self._draw.normal(NUM_TASKS, width), self._draw.normal(width)
+        vectors, shared = self._draw.normal(self._num_tasks, width), self._draw.normal(width)
         table = RowVectors(vectors + shared, self._slots)
 
         def loop(y: torch.Tensor) -> None:
@@ -217,7 +166,7 @@ class OperatorBatch:
 
     def _scale(self) -> Operator:
         width = BERT_BASE.intermediate
-        vectors = self._draw.normal(NUM_TASKS, width, shift=1.0)
+        vectors = self._draw.normal(self._num_tasks, width, shift=1.0)
         table = RowVectors(vectors, self._slots)
         return Operator(
             "scale",
@@ -229,7 +178,7 @@ class OperatorBatch:
     def _layer_norm(self) -> Operator:
         width = BERT_BASE.hidden
         residual = self._draw.normal(self._rows, width)
-        params = self._draw.normal(NUM_TASKS, 3, width)
+        params = self._draw.normal(self._num_tasks, 3, width)
         params[:, 1] += 1
         pool = NormPool(params[0].clone(), params, self._slots)
         norms = [NormWeights(gamma, beta) for _, gamma, beta in params]
@@ -243,7 +192,7 @@ class OperatorBatch:
 
     def _low_rank(self, tile_rows: int | None) -> Operator:
         x = self._draw.normal(self._rows, BERT_BASE.hidden, scale=1.0)
-        drawn = [self._draw.task_layer("lora").low_rank for _ in range(NUM_TASKS)]
+        drawn = [self._draw.task_layer("lora").low_rank for _ in range(self._num_tasks)]
         factors = [one for one in drawn if one is not None]
         pool = low_rank_pool(factors)
         groups = self._slots if tile_rows is None else self._tiles(tile_rows)
@@ -256,7 +205,7 @@ class OperatorBatch:
 
     def _bottleneck(self, tile_rows: int) -> Operator:
         adapters = [
-            self._draw.task_layer("adapter").adapters["ffn_output"] for _ in range(NUM_TASKS)
+            self._draw.task_layer("adapter").adapters["ffn_output"] for _ in range(self._num_tasks)
         ]
         tiles = self._tiles(tile_rows)
         pool = adapter_pool(adapters, torch.zeros(BERT_BASE.hidden, device="cuda", dtype=DTYPE))
@@ -271,7 +220,7 @@ class OperatorBatch:
         out, width = BERT_BASE.sizes("ffn_input")
         x = self._draw.normal(self._rows, width, scale=1.0)
         weight = self._draw.normal(out, width)
-        deltas = [self._draw.sparse("ffn_input", kind) for _ in range(NUM_TASKS)]
+        deltas = [self._draw.sparse("ffn_input", kind) for _ in range(self._num_tasks)]
         values = [changed_values(delta, weight) for delta in deltas]
         pool, tiles = sparse_pool(deltas, DTYPE), self._tiles(DELTA_ROWS)
         return Operator(
@@ -285,7 +234,7 @@ class OperatorBatch:
         out, width = BERT_BASE.sizes("ffn_input")
         x = self._draw.normal(self._rows, width, scale=1.0)
         weight = self._draw.normal(out, width)
-        is_kept = [torch.rand(out, width, device="cuda") > 0.05 for _ in range(NUM_TASKS)]
+        is_kept = [torch.rand(out, width, device="cuda") > 0.05 for _ in range(self._num_tasks)]
         kept, tiles = torch.stack([pack_mask(mask) for mask in is_kept]), self._tiles(tile_rows)
 
         def loop(y: torch.Tensor) -> None:
@@ -302,7 +251,7 @@ class OperatorBatch:
     def _ragged_head(self) -> Operator:
         heads = [
             HeadWeights(self._draw.normal(8, BERT_BASE.hidden), self._draw.normal(8))
-            for _ in range(NUM_TASKS)
+            for _ in range(self._num_tasks)
         ]
         pool = head_pool(heads)
         return Operator(
@@ -315,8 +264,8 @@ class OperatorBatch:
 
 def operator_rows(repeats: int) -> Iterator[dict[str, Any]]:
     """Measure each operator at each size, over and over on the same tensors."""
-    for tokens in TOKENS_PER_TASK:
-        for operator in OperatorBatch(tokens).operators():
+    for num_tasks, tokens in OPERATOR_BATCHES:
+        for operator in OperatorBatch(num_tasks, tokens).operators():
             distance = operator.error()
             y = operator.y
             loop = partial(operator.loop, y)
@@ -330,60 +279,13 @@ def operator_rows(repeats: int) -> Iterator[dict[str, Any]]:
             yield {
                 "part": "operators",
                 "name": operator.name,
-                "tasks": NUM_TASKS,
+                "tasks": num_tasks,
                 "tokens_per_task": tokens,
                 "grouped_ms": round(ours_ms, 4),
                 "over_loop": round(times_ms["loop"] / ours_ms, 2),
                 "over_loop_not_captured": round(times_ms["loop, not captured"] / ours_ms, 2),
                 "error": round(distance, 5),
             }
-
-
-def draw_tasks(draw: Draw, kinds: Sequence[Kind], tokens: int) -> list[Task]:
-    """Draw the tasks of a batch, the kinds in turn."""
-    return [
-        Task(
-            kinds[number % len(kinds)],
-            [draw.task_layer(kinds[number % len(kinds)]) for _ in range(BERT_BASE.num_layers)],
-            Span(number * tokens, (number + 1) * tokens),
-        )
-        for number in range(NUM_TASKS)
-    ]
-
-
-class EncoderRun:
-    """A mix of tasks in all ways."""
-
-    def __init__(self, backbone: Sequence[Layer], tasks: Sequence[Task], rows: int) -> None:
-        self.backbone = backbone
-        self.tasks = tasks
-        num_tokens = NUM_TASKS * rows * ROW_LEN
-        self.hidden = torch.randn(num_tokens, BERT_BASE.hidden, device="cuda", dtype=DTYPE)
-        heads = BERT_BASE.num_heads
-        self._packed = packed_attention([ROW_LEN] * (NUM_TASKS * rows), heads, "cuda")
-        self._alone = equal_rows_attention(rows, heads)
-
-    def run(self, ops: Ops) -> torch.Tensor:
-        """Run all tasks at once."""
-        return encode(self.hidden, BERT_BASE.num_layers, ops, self._packed)
-
-    def merged_ways(self) -> list[Callable[[], torch.Tensor]]:
-        """Return the run of each task's merged model on its rows."""
-        ways: list[Callable[[], torch.Tensor]] = []
-        for task in self.tasks:
-            ops, part = MergedOps(self.backbone, task), self.hidden[slice(*task.tokens)]
-            ways.append(partial(encode, part, BERT_BASE.num_layers, ops, self._alone))
-        return ways
-
-
-def in_turn(ways: Sequence[Way]) -> Way:
-    """Return one way that runs all of them."""
-
-    def run() -> None:
-        for way in ways:
-            way()
-
-    return run
 
 
 def encoder_rows(
@@ -446,72 +348,39 @@ def _encoder_row(
         }
 
 
-def peft_rows(repeats: int) -> Iterator[dict[str, Any]]:
-    """Measure PEFT on 64 LoRA tasks, a row each, against the same work grouped.
-
-    PEFT's model is transformers' BertModel, with embeddings and without a head, in eager mode, as
-    its users run it: `adapter_names` cannot be captured.
-    """
-    try:
-        from peft import LoraConfig, get_peft_model
-        from transformers import BertConfig, BertModel
-    except ImportError:
-        return
-    config = LoraConfig(r=8, target_modules=["query", "key", "value"], init_lora_weights=False)
-    model = get_peft_model(BertModel(BertConfig(), add_pooling_layer=False), config, "task0")
-    for number in range(1, NUM_TASKS):
-        model.add_adapter(f"task{number}", config)
-    model = model.to("cuda", DTYPE).eval()
-    ids = torch.randint(1000, 30000, (NUM_TASKS, ROW_LEN), device="cuda")
-    names = [f"task{number}" for number in range(NUM_TASKS)]
-    draw = Draw(BERT_BASE, "cuda", DTYPE)
-    backbone = [draw.layer() for _ in range(BERT_BASE.num_layers)]
-    run = EncoderRun(backbone, draw_tasks(draw, ("lora",), ROW_LEN), 1)
-    grouped = GroupedOps(backbone, run.tasks, len(run.hidden))
-    ways: dict[str, Way] = {
-        "grouped": captured(lambda: run.run(grouped)),
-        "grouped, not captured": lambda: run.run(grouped),
-        "peft": lambda: model(input_ids=ids, adapter_names=names),
-    }
-    times_ms = medians_ms(ways, min(repeats, 5))
-    yield {
-        "part": "peft",
-        "name": "lora",
-        "tasks": NUM_TASKS,
-        "rows_per_task": 1,
-        "row_len": ROW_LEN,
-        "peft_ms": round(times_ms["peft"], 2),
-        "over_peft": round(times_ms["peft"] / times_ms["grouped"], 2),
-        "not_captured_over_peft": round(times_ms["peft"] / times_ms["grouped, not captured"], 2),
-    }
-
-
 def ceiling_rows(repeats: int) -> Iterator[dict[str, Any]]:
     """Measure the bare backbone's matrix products against one large product."""
     size = 8192
     a, b = (torch.randn(size, size, device="cuda", dtype=DTYPE) for _ in range(2))
     product_ms = medians_ms({"mm": lambda: torch.mm(a, b)}, repeats)["mm"]
     ceiling = 2 * size**3 / product_ms / 1e9
-    draw = Draw(BERT_BASE, "cuda", DTYPE)
-    backbone = [draw.layer() for _ in range(BERT_BASE.num_layers)]
+    for name, shape in {"bert-base": BERT_BASE, "bert-large": BERT_LARGE}.items():
+        for num_tokens in (8192, 65536):
+            time_ms, flops = _bare_pass(shape, num_tokens, repeats)
+            reached = flops / time_ms / 1e9
+            yield {
+                "part": "ceiling",
+                "name": name,
+                "tokens": num_tokens,
+                "row_len": CEILING_ROW_LEN,
+                "bare_ms": round(time_ms, 3),
+                "tflops": round(reached),
+                "ceiling_tflops": round(ceiling),
+                "share": round(reached / ceiling, 3),
+            }
+
+
+def _bare_pass(shape: Shape, num_tokens: int, repeats: int) -> tuple[float, int]:
+    """Return the time of a pass in milliseconds, and the FLOPs of its products."""
+    draw = Draw(shape, "cuda", DTYPE)
+    backbone = [draw.layer() for _ in range(shape.num_layers)]
     weights = sum(layer.weights[product].numel() for layer in backbone for product in PRODUCTS)
-    for num_rows in (64, 512):
-        hidden = draw.normal(num_rows * 128, BERT_BASE.hidden, scale=1.0)
-        attention = packed_attention([128] * num_rows, BERT_BASE.num_heads, "cuda")
-        ops = bare_ops(backbone, len(hidden))
-        way = captured(partial(encode, hidden, len(backbone), ops, attention))
-        time_ms = medians_ms({"bare": way}, repeats)["bare"]
-        reached = 2 * weights * len(hidden) / time_ms / 1e9
-        yield {
-            "part": "ceiling",
-            "name": "bare backbone",
-            "tokens": len(hidden),
-            "row_len": 128,
-            "bare_ms": round(time_ms, 3),
-            "tflops": round(reached),
-            "ceiling_tflops": round(ceiling),
-            "share": round(reached / ceiling, 3),
-        }
+    hidden = draw.normal(num_tokens, shape.hidden, scale=1.0)
+    row_lens = [CEILING_ROW_LEN] * (num_tokens // CEILING_ROW_LEN)
+    attention = packed_attention(row_lens, shape.num_heads, "cuda")
+    ops = bare_ops(backbone, num_tokens)
+    way = captured(partial(encode, hidden, len(backbone), ops, attention))
+    return medians_ms({"bare": way}, repeats)["bare"], 2 * weights * num_tokens
 
 
 def goals_of(rows: Sequence[dict[str, Any]]) -> list[Goal]:
@@ -527,10 +396,12 @@ def goals_of(rows: Sequence[dict[str, Any]]) -> list[Goal]:
         ("G1-mix", 8.0, best("over_merged_captured", name=mix, **few), "over merged models"),
         ("G1-masks", 5.0, best("over_merged_captured", name="with masks", **few), "likewise"),
         ("G1-many", 1.0, best("over_merged_captured", name=mix, **many), "likewise"),
-        ("G2-peft", 20.0, best("over_peft", part="peft"), "over PEFT"),
+        ("G2-peft", 20.0, best("over_peer", part="peft"), "over PEFT"),
+        ("G2-adapterhub", 10.0, best("over_peer", part="adapterhub"), "over BatchSplit"),
         ("G3-mix", 0.80, best("share_of_bare", name=mix, **few), "of the bare backbone"),
         ("G3-masks", 0.50, best("share_of_bare", name="masks", **few), "likewise"),
-        ("G4", 0.45, best("share", part="ceiling"), "of one large product"),
+        ("G4-base", 0.45, best("share", part="ceiling", name="bert-base"), "of a large product"),
+        ("G4-large", 0.55, best("share", part="ceiling", name="bert-large"), "likewise"),
         (
             "G5-masks",
             20.0,
@@ -551,7 +422,7 @@ def goals_of(rows: Sequence[dict[str, Any]]) -> list[Goal]:
     ]
 
 
-PARTS = ("operators", "encoder", "peft", "ceiling", "engine")
+PARTS = ("operators", "encoder", "peft", "adapterhub", "ceiling", "kernels", "engine")
 
 
 def rows_of(part: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -560,8 +431,14 @@ def rows_of(part: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         return encoder_rows(options.repeats, options.schedules, options.streams)
     if part == "engine":
         return engine_rows(OnDevice(torch.device("cuda:0")), options.repeats)
-    rows = {"operators": operator_rows, "peft": peft_rows, "ceiling": ceiling_rows}
-    return rows[part](options.repeats)
+    rows: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+        "operators": partial(operator_rows, options.repeats),
+        "peft": peft_rows,
+        "adapterhub": adapterhub_rows,
+        "ceiling": partial(ceiling_rows, options.repeats),
+        "kernels": kernel_rows,
+    }
+    return rows[part]()
 
 
 def main() -> None:
@@ -569,7 +446,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--only", choices=PARTS, help="one part of it")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts of it")
     parser.add_argument(
         "--schedules", nargs="+", choices=SCHEDULES, default=list(SCHEDULES), help="of the encoder"
     )
@@ -580,7 +457,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with torch.inference_mode():
         for part in PARTS:
-            if options.only in (None, part):
+            if part in options.only:
                 for row in rows_of(part, options):
                     rows.append(row)
                     print(json.dumps(row), file=sys.stderr if options.json else sys.stdout)

@@ -56,6 +56,7 @@ class Shape(NamedTuple):
 
 
 BERT_BASE = Shape(num_layers=12, hidden=768, num_heads=12, intermediate=3072)
+BERT_LARGE = Shape(num_layers=24, hidden=1024, num_heads=16, intermediate=4096)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
