@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from benchmarks.gpu_encoder import EPS, NORMED, Layer, Product, Task, TaskLayer
+from benchmarks.gpu_encoder import BOTTLENECK, EPS, NORMED, RANK, Layer, Product, Task, TaskLayer
 from gpu_ops.bottleneck import BottleneckWeights
 from gpu_ops.grouped.bias_gelu import RowVectors, bias_gelu_, bias_gelu_work
 from gpu_ops.grouped.bottleneck import BottleneckPool, add_bottleneck_, bottleneck_work
@@ -23,12 +23,11 @@ from gpu_ops.grouped.sparse_delta import (
     sparse_delta_work,
     sparse_pool,
 )
+from gpu_ops.grouped.tiles import tile_rows_for
 from gpu_ops.low_rank import LowRankFactors
 from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import SparseWeights, patch_weight
 
-MANY_ROWS = 32
-"""Tokens of a task from which on large tiles are used."""
 FEW_ROWS = 4
 """Tokens of a task up to which low-rank products go by rows."""
 MaskForm = Literal["bits", "sparse"]
@@ -72,15 +71,14 @@ class Part:
             "sparse": [task for task in tasks if task.kind in is_sparse],
         }
         longest = max((task.tokens.num_rows for task in tasks), default=1)
-        tile_rows = 64 if longest >= MANY_ROWS else 16
         self._slots = self._slots_of("bias")
         self._low_rank_groups = (
             self._slots_of("low_rank")
             if longest <= FEW_ROWS
-            else self._tiles_of("low_rank", tile_rows)
+            else self._product_tiles("low_rank", 3 * RANK)
         )
-        self._adapter_tiles = self._tiles_of("adapter", tile_rows)
-        self._mask_tiles = self._tiles_of("mask", tile_rows)
+        self._adapter_tiles = self._product_tiles("adapter", BOTTLENECK)
+        self._mask_tiles = self._product_tiles("mask", min(map(len, backbone[0].biases.values())))
         self._sparse_tiles = self._tiles_of("sparse", DELTA_ROWS)
 
     def changes(self, layer: int, product: Product) -> list[Operator]:
@@ -192,6 +190,9 @@ class Part:
 
     def _slots_of(self, use: str) -> torch.Tensor:
         return row_slots(self._segments_of(use), self._rows.num_rows).to(self._device)
+
+    def _product_tiles(self, use: str, columns: int) -> TileTable:
+        return self._tiles_of(use, tile_rows_for(self._task_rows(use) or [0], columns))
 
     def _tiles_of(self, use: str, tile_rows: int) -> TileTable:
         segments = self._segments_of(use)

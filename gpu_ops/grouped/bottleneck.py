@@ -12,7 +12,7 @@ from gpu_ops.grouped.kernel_file import KernelFile, Kernels
 from gpu_ops.grouped.launch import div_ceil, kernels_for, launch, require, require_packs
 from gpu_ops.grouped.operator_schedule import Work
 from gpu_ops.grouped.segments import TILE_ROWS, TileTable, listed
-from gpu_ops.grouped.tiles import TILE_COLUMNS, TILE_THREADS, require_tiles
+from gpu_ops.grouped.tiles import DEEP_SPLITS, TILE_COLUMNS, block_threads, require_tiles
 
 FILE = KernelFile(
     "bottleneck",
@@ -77,7 +77,7 @@ def add_bottleneck_(
         f"bottleneck_down<{{T}}, {tiles.tile_rows}>",
         h.dtype,
         (len(tiles.entries), div_ceil(bottleneck, TILE_COLUMNS), 1),
-        TILE_THREADS,
+        block_threads(splits=DEEP_SPLITS[tiles.tile_rows]),
         [inner, h, pool.down_weight, pool.down_bias, pool.is_relu, tiles.entries, *sizes],
     )
     launch(
@@ -86,7 +86,7 @@ def add_bottleneck_(
         f"bottleneck_up<{{T}}, {tiles.tile_rows}>",
         h.dtype,
         (len(tiles.entries), div_ceil(hidden, TILE_COLUMNS), 1),
-        TILE_THREADS,
+        block_threads(),
         [h, inner, pool.up_weight, pool.up_bias, tiles.entries, *sizes],
     )
 

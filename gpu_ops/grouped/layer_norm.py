@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from gpu_ops.grouped.kernel_file import KernelFile, Kernels
-from gpu_ops.grouped.launch import div_ceil, kernels_for, launch, require, require_packs
+from gpu_ops.grouped.launch import PACK_BYTES, div_ceil, kernels_for, launch, require, require_packs
 from gpu_ops.grouped.operator_schedule import Work
 
 FILE = KernelFile("layer_norm", ("layer_norm<{T}>",))
@@ -74,6 +74,7 @@ def add_layer_norm(
     if found is None:
         return out.copy_(_reference(x, residual, pool, eps))
     require_packs(out, x, residual, pool.shared, pool.params)
+    lane_columns = 32 * PACK_BYTES // x.element_size()  # of a warp at once
     launch(
         found,
         FILE,
@@ -92,7 +93,7 @@ def add_layer_norm(
             np.int32(num_rows),
             np.int32(width),
         ],
-        shared_bytes=WARPS * width * 4,
+        shared_bytes=WARPS * div_ceil(width, lane_columns) * lane_columns * 4,
     )
     return out
 

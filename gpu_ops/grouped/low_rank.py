@@ -14,7 +14,7 @@ from gpu_ops.grouped.kernel_file import KernelFile, Kernels
 from gpu_ops.grouped.launch import div_ceil, kernels_for, launch, require, require_packs
 from gpu_ops.grouped.operator_schedule import Work
 from gpu_ops.grouped.segments import NO_SLOT, TILE_ROWS, Segment, TileTable, listed
-from gpu_ops.grouped.tiles import TILE_COLUMNS, TILE_THREADS, require_tiles
+from gpu_ops.grouped.tiles import DEEP_SPLITS, TILE_COLUMNS, block_threads, require_tiles
 from gpu_ops.spans import Span
 
 FILE = KernelFile(
@@ -92,7 +92,7 @@ def add_low_rank_(
             f"low_rank_shrink_tiles<{{T}}, {tile_rows}>",
             x.dtype,
             (len(tiles), div_ceil(ranks, TILE_COLUMNS), 1),
-            TILE_THREADS,
+            block_threads(splits=DEEP_SPLITS[tile_rows]),
             [inner, x, pool.down, tiles, np.int32(ranks), np.int32(num_in)],
         )
         launch(
@@ -101,7 +101,7 @@ def add_low_rank_(
             f"low_rank_expand_tiles<{{T}}, {tile_rows}>",
             x.dtype,
             (len(tiles), div_ceil(outputs, TILE_COLUMNS), blocks),
-            TILE_THREADS,
+            block_threads(),
             [y, inner, pool.up, tiles, np.int32(rank), np.int32(blocks), np.int32(outputs)],
         )
         return

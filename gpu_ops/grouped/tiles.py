@@ -1,16 +1,42 @@
 """The shape of the dense kernels' blocks (`gpu_ops/kernels/tile_product.cuh`)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from gpu_ops.grouped.launch import require
-from gpu_ops.grouped.segments import TileTable
+from gpu_ops.grouped.launch import div_ceil, require
+from gpu_ops.grouped.segments import TILE_ROWS, TileTable
 
 TILE_COLUMNS = 64
-"""Outputs of a block."""
-TILE_THREADS = 128
-"""Of a block."""
+"""Outputs of a block, but for those of masked products."""
+DEEP_SPLITS: Mapping[int, int] = {16: 4, 64: 1}
+"""Rows of a tile -> groups of threads that share out the depth of a product."""
+
+
+MANY_ROWS = 32
+"""Tokens of a task from which on a large tile has rows enough."""
+BUSY_BLOCKS = 64
+"""Blocks from which on a device is busy: about half of an H100's multiprocessors."""
+
+
+def tile_rows_for(task_rows: Sequence[int], columns: int) -> int:
+    """Return how large the tiles of a batch shall be, one of `TILE_ROWS`.
+
+    Large ones read a task's weight less often; small ones are more blocks, each with more threads.
+
+    Args:
+        task_rows: Of each task.
+        columns: Outputs of the first product that the tiles are for.
+    """
+    small, large = TILE_ROWS
+    num_blocks = sum(div_ceil(rows, large) for rows in task_rows) * div_ceil(columns, TILE_COLUMNS)
+    is_large = max(task_rows) >= MANY_ROWS and num_blocks >= BUSY_BLOCKS
+    return large if is_large else small
+
+
+def block_threads(columns: int = TILE_COLUMNS, splits: int = 1) -> int:
+    """Return the threads of a block (`TileShape` in the kernels' header)."""
+    return 2 * columns * splits
 
 
 def require_tiles(tiles: TileTable, sizes: Sequence[int]) -> None:

@@ -4,7 +4,7 @@
 // Semantics: inner[r] = act(down[s] @ h[r] + down_bias[s]), s the slot of r's tile; act is GELU, or
 // ReLU where is_relu[s]. Grid: (tiles, ceil(bottleneck / TILE_COLUMNS)).
 template <typename T, int ROWS>
-__global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
+__global__ void __launch_bounds__(DeepShape<ROWS>::THREADS, DeepShape<ROWS>::BLOCKS)
     bottleneck_down(T* inner,             // [rows, bottleneck]
                     const T* h,           // [rows, hidden]
                     const T* down,        // [slots, bottleneck, hidden]
@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     const T* weights = down + static_cast<long long>(tile.slot) * bottleneck * hidden;
     const T* bias = down_bias + static_cast<long long>(tile.slot) * bottleneck;
     const bool relu = is_relu[tile.slot] != 0;
-    tile_product<T, ROWS>(
+    tile_product<T, ROWS, TILE_COLUMNS, DeepShape<ROWS>::SPLITS>(
         h + static_cast<long long>(tile.first_row) * hidden, hidden, tile.num_rows, blockIdx.y * TILE_COLUMNS,
         bottleneck, hidden,
         PlainWeight<T>{weights, hidden},
@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
 
 // Semantics: h[r] += up[s] @ inner[r] + up_bias[s]. Grid: (tiles, ceil(hidden / TILE_COLUMNS)).
 template <typename T, int ROWS>
-__global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
+__global__ void __launch_bounds__(TileShape<TILE_COLUMNS, 1>::THREADS, TILE_BLOCKS)
     bottleneck_up(T* h,               // [rows, hidden]
                   const T* inner,     // [rows, bottleneck]
                   const T* up,        // [slots, hidden, bottleneck]
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     if (tile.slot < 0) return;
     const T* weights = up + static_cast<long long>(tile.slot) * hidden * bottleneck;
     const T* bias = up_bias + static_cast<long long>(tile.slot) * hidden;
-    tile_product<T, ROWS>(
+    tile_product<T, ROWS, TILE_COLUMNS, 1>(
         inner + static_cast<long long>(tile.first_row) * bottleneck, bottleneck, tile.num_rows,
         blockIdx.y * TILE_COLUMNS, hidden, bottleneck,
         PlainWeight<T>{weights, bottleneck},

@@ -59,7 +59,7 @@ __global__ void low_rank_expand_rows(T* y,              // [rows, num_out]
 
 // The same as low_rank_shrink_rows, by tiles. Grid: (tiles, ceil(ranks / TILE_COLUMNS)).
 template <typename T, int ROWS>
-__global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
+__global__ void __launch_bounds__(DeepShape<ROWS>::THREADS, DeepShape<ROWS>::BLOCKS)
     low_rank_shrink_tiles(T* inner,          // [rows, ranks]
                           const T* x,        // [rows, num_in]
                           const T* down,     // [slots, ranks, num_in]
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     const Tile tile = read_tile(tiles, blockIdx.x);
     if (tile.slot < 0) return;
     const T* weights = down + static_cast<long long>(tile.slot) * ranks * num_in;
-    tile_product<T, ROWS>(
+    tile_product<T, ROWS, TILE_COLUMNS, DeepShape<ROWS>::SPLITS>(
         x + static_cast<long long>(tile.first_row) * num_in, num_in, tile.num_rows, blockIdx.y * TILE_COLUMNS, ranks,
         num_in, PlainWeight<T>{weights, num_in},
         [&](int row, int column, const float* sums) {
@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
 
 // The same as low_rank_expand_rows, by tiles. Grid: (tiles, ceil(outputs / TILE_COLUMNS), blocks).
 template <typename T, int ROWS>
-__global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
+__global__ void __launch_bounds__(TileShape<TILE_COLUMNS, 1>::THREADS, TILE_BLOCKS)
     low_rank_expand_tiles(T* y,              // [rows, blocks * outputs]
                           const T* inner,    // [rows, blocks * rank]
                           const T* up,       // [slots, blocks * outputs, rank]
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     const T* weights = up + (static_cast<long long>(tile.slot) * num_out + block * outputs) * rank;
     const T* ranks = inner + (static_cast<long long>(tile.first_row) * blocks + block) * rank;
     T* y_tile = y + static_cast<long long>(tile.first_row) * num_out + block * outputs;
-    tile_product<T, ROWS>(
+    tile_product<T, ROWS, TILE_COLUMNS, 1>(
         ranks, blocks * rank, tile.num_rows, blockIdx.y * TILE_COLUMNS, outputs, rank,
         PlainWeight<T>{weights, rank},
         [&](int row, int column, const float* sums) {

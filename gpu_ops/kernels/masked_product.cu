@@ -18,19 +18,37 @@ struct MaskedWeight {
         return Raw{load_pack(weight + static_cast<long long>(column) * depth + k), byte >> k % 8};
     }
     static __device__ Pack<T> finish(const Raw& raw) {
-        Pack<T> pack = raw.pack;
-        for (int i = 0; i < Pack<T>::SIZE; i++)
-            if (!(raw.bits >> i & 1)) pack.values[i] = from_float<T>(0.0f);
+        // Four bytes at a time: one float, or two elements of two bytes.
+        constexpr int IN_WORD = 4 / sizeof(T);
+        unsigned words[4];
+        memcpy(words, &raw.pack, sizeof(words));
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const unsigned first = 0u - (raw.bits >> i * IN_WORD & 1u);  // all bits, or none
+            const unsigned last = 0u - (raw.bits >> (i * IN_WORD + IN_WORD - 1) & 1u);
+            words[i] &= (first & 0x0000ffffu) | (last & 0xffff0000u);
+        }
+        Pack<T> pack;
+        memcpy(&pack, words, sizeof(words));
         return pack;
     }
+};
+
+// Many rows of a task read each part of the weight once for twice as many columns: the L2 cache is
+// what bounds them.
+template <int ROWS>
+struct MaskShape : TileShape<ROWS == 64 ? 128 : TILE_COLUMNS, ROWS == 64 ? 1 : 4> {
+    static constexpr int COLUMNS = ROWS == 64 ? 128 : TILE_COLUMNS;
+    static constexpr int SPLITS = ROWS == 64 ? 1 : 4;
+    static constexpr int BLOCKS = ROWS == 64 ? 2 : 1;
 };
 
 // Semantics: y[r] = (weight * kept[s]) @ x[r], s the slot of r's tile. Rows in no tile are not
 // written. Bit k % 8 of kept[s, o, k / 8] tells whether weight[o, k] is kept.
 //
-// The weight is shared by all tasks, so the L2 cache holds it. Grid: (tiles, ceil(num_out / TILE_COLUMNS)).
+// The weight is shared by all tasks, so the L2 cache holds it. Grid: (tiles, ceil(num_out / COLUMNS)).
 template <typename T, int ROWS>
-__global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
+__global__ void __launch_bounds__(MaskShape<ROWS>::THREADS, MaskShape<ROWS>::BLOCKS)
     masked_product(T* y,                       // [rows, num_out]
                    const T* x,                 // [rows, num_in]
                    const T* weight,            // [num_out, num_in]
@@ -40,8 +58,8 @@ __global__ void __launch_bounds__(TILE_THREADS, TILE_BLOCKS)
     const Tile tile = read_tile(tiles, blockIdx.x);
     if (tile.slot < 0) return;
     const unsigned char* bits = kept + static_cast<long long>(tile.slot) * num_out * (num_in / 8);
-    tile_product<T, ROWS>(
-        x + static_cast<long long>(tile.first_row) * num_in, num_in, tile.num_rows, blockIdx.y * TILE_COLUMNS,
+    tile_product<T, ROWS, MaskShape<ROWS>::COLUMNS, MaskShape<ROWS>::SPLITS>(
+        x + static_cast<long long>(tile.first_row) * num_in, num_in, tile.num_rows, blockIdx.y * MaskShape<ROWS>::COLUMNS,
         num_out, num_in,
         MaskedWeight<T>{weight, bits, num_in},
         [&](int row, int column, const float* sums) {

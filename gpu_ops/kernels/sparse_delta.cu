@@ -2,6 +2,7 @@
 #include "element.cuh"
 #include "tile.cuh"
 
+constexpr int AT_ONCE = 8;     // changes of an output: most have fewer
 constexpr int DELTA_ROWS = 8;  // of a tile: 16 bytes of two-byte elements, read at once
 
 // Where a column lies in shared memory: among its eight, turned by which eight they are. So threads
@@ -63,15 +64,28 @@ __global__ void sparse_delta(T* y,                           // [rows, num_out]
     for (int output = first_output + threadIdx.x; output < end_output; output += blockDim.x) {
         const T* weights = weight + static_cast<long long>(output) * num_in;
         float sums[DELTA_ROWS] = {};
-#pragma unroll 4
-        for (int change = offsets[output]; change < offsets[output + 1]; change++) {
-            const int column = own_columns[change];
-            const float value = is_dropped ? -to_float(weights[column]) : to_float(own_values[change]);
+        const int end = offsets[output + 1];
+        for (int change = offsets[output]; change < end; change += AT_ONCE) {
+            // All are on their way from memory before the first is used, also the last few.
+            int column[AT_ONCE];
+            float value[AT_ONCE];
 #pragma unroll
-            for (int row = 0; row < DELTA_ROWS; row += Pack<T>::SIZE) {
-                const Pack<T> pack = load_pack(x_columns + place_of(column) * DELTA_ROWS + row);
+            for (int j = 0; j < AT_ONCE; j++) column[j] = change + j < end ? own_columns[change + j] : 0;
 #pragma unroll
-                for (int i = 0; i < Pack<T>::SIZE; i++) sums[row + i] += value * to_float(pack.values[i]);
+            for (int j = 0; j < AT_ONCE; j++) {
+                value[j] = 0.0f;
+                if (change + j < end)
+                    value[j] = is_dropped ? -to_float(weights[column[j]]) : to_float(own_values[change + j]);
+            }
+#pragma unroll
+            for (int j = 0; j < AT_ONCE; j++) {
+                if (change + j >= end) break;  // not 0 * x, which is no number where x is none
+#pragma unroll
+                for (int row = 0; row < DELTA_ROWS; row += Pack<T>::SIZE) {
+                    const Pack<T> pack = load_pack(x_columns + place_of(column[j]) * DELTA_ROWS + row);
+#pragma unroll
+                    for (int i = 0; i < Pack<T>::SIZE; i++) sums[row + i] += value[j] * to_float(pack.values[i]);
+                }
             }
         }
         T* place = y + static_cast<long long>(tile.first_row) * num_out + output;

@@ -16,15 +16,15 @@ from gpu_ops.grouped.sparse_delta import (
     add_sparse_delta_,
     sparse_delta_work,
 )
+from gpu_ops.grouped.tiles import tile_rows_for
 from workers.backbone import SITES_OF, Product
 from workers.grouped.device_backbone import DeviceBackbone
 from workers.grouped.on_device import OnDevice
 from workers.grouped.task_pools import TaskPools
 
-FEW_ROWS, MANY_ROWS = 4, 32
-"""Tokens of a task up to which low-rank products go by rows, and from which on tiles are large:
-about where the operators' times cross on an H100 (docs/gpu.md)."""
-SMALL_TILE, LARGE_TILE = 16, 64
+FEW_ROWS = 4
+"""Tokens of a task up to which low-rank products go by rows: about where the operators' times cross
+on an H100 (docs/gpu.md)."""
 
 
 class PlacedOperator(NamedTuple):
@@ -49,8 +49,8 @@ class PlacedOperators:
 
     def masked_product(self, product: Product, groups: Sequence[Segment]) -> PlacedOperator:
         """Return the product by masked weights, which replaces the shared one."""
-        pool, tiles = self._pools.masks(product), self._tiles(groups)
         num_out, num_in = self._weight(0, product).shape
+        pool, tiles = self._pools.masks(product), self._product_tiles(groups, num_out)
 
         def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:
             kept = pool.at(layer, "kept")
@@ -83,7 +83,7 @@ class PlacedOperators:
         grouped: torch.Tensor | TileTable = (
             row_slots_on(groups, self._num_tokens, self._shared.device)
             if max(_rows(groups)) <= FEW_ROWS
-            else self._tiles(groups)
+            else self._product_tiles(groups, blocks * rank)
         )
 
         def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:
@@ -97,7 +97,8 @@ class PlacedOperators:
         self, product: Product, bottleneck: int, groups: Sequence[Segment]
     ) -> PlacedOperator:
         """Return adapters of one width."""
-        pool, tiles = self._pools.adapters(product, bottleneck), self._tiles(groups)
+        pool = self._pools.adapters(product, bottleneck)
+        tiles = self._product_tiles(groups, bottleneck)
         hidden = len(self._weight(0, product))
 
         def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:
@@ -107,11 +108,11 @@ class PlacedOperators:
         work = bottleneck_work(_rows(groups), hidden, bottleneck, self._element_bytes)
         return PlacedOperator(work, run)
 
-    def _tiles(self, groups: Sequence[Segment], tile_rows: int | None = None) -> TileTable:
-        rows = _rows(groups)
-        if tile_rows is None:
-            tile_rows = LARGE_TILE if max(rows) >= MANY_ROWS else SMALL_TILE
-        capacity = sum(-(-num_rows // tile_rows) for num_rows in rows)
+    def _product_tiles(self, groups: Sequence[Segment], columns: int) -> TileTable:
+        return self._tiles(groups, tile_rows_for(_rows(groups), columns))
+
+    def _tiles(self, groups: Sequence[Segment], tile_rows: int) -> TileTable:
+        capacity = sum(-(-num_rows // tile_rows) for num_rows in _rows(groups))
         entries = tile_entries(groups, tile_rows, capacity)
         return TileTable(entries.to(self._shared.device), tile_rows)
 

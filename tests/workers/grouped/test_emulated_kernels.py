@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from gpu_ops.grouped import tiles
 from gpu_ops.grouped.kernel_file import KERNELS, Kernel, KernelFile, Kernels
 from tests.gpu_ops.grouped.backend import emulated_backend
 from tests.gpu_ops.grouped.conftest import ORDERS
@@ -51,6 +52,12 @@ class NotedKernels:
         self.files.add(file.name)
         self.names.add(name)
         return self._kernels.get(file, name)
+
+
+@pytest.fixture(autouse=True)
+def _few_tasks_stand_for_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the rows of one task decide about tiles, not how many tasks there are."""
+    monkeypatch.setattr(tiles, "BUSY_BLOCKS", 1)
 
 
 @pytest.fixture(scope="module")
