@@ -18,9 +18,8 @@
 - **engine**: the engine that serves, from token ids to logits, with and without the tasks' PETs.
 
 Everything is bfloat16 and random. Whatever can be captured is captured and the replays are timed,
-by events on the device, the ways in turn; a row has the medians. The engine is timed by the clock,
-as nothing of it is captured. Outputs are compared before
-anything is timed. Without a device it says so and exits with 1.
+by events on the device, the ways in turn; a row has the medians. The engine is timed by the clock.
+Outputs are compared before anything is timed. Without a device it says so and exits with 1.
 """
 
 import argparse

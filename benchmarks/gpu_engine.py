@@ -1,10 +1,11 @@
-"""The engine that serves, on a device: from token ids to logits, nothing captured.
+"""The engine that serves, on a device, from token ids to logits: replayed, and kernel by kernel.
 
 `bench_gpu.py` reports it beside the encoder of `grouped_encoder.py`, whose batches are put together
 before the clock runs; here a batch's tables, its embeddings and its heads are in the time.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ def engine_rows(
     """
     backbone = random_backbone(shape, seed=0)
     engine = Engine(backbone, precisions=(precision,), on_device=how)
+    by_kernel = Engine(backbone, precisions=(precision,), on_device=replace(how, max_graphs=0))
     cores = Engine(backbone, precisions=(precision,))
     copies = DeviceCopies(backbone, how.device)
     pets = {pet.kind: pet for pet in PROFILED_PETS}
@@ -71,6 +73,7 @@ def engine_rows(
             ours = [EngineRow(tasks[n // rows], row) for n, row in enumerate(ids)]
             without = [EngineRow(bare, row) for row in ids]
             ours_ms, bare_ms = medians_ms(engine, (ours, without), repeats)
+            (by_kernel_ms,) = medians_ms(by_kernel, (ours,), repeats)
             yield {
                 "part": "engine",
                 "name": mix,
@@ -82,10 +85,11 @@ def engine_rows(
                 "ours_ms": round(ours_ms, 3),
                 "tokens_per_s": round(ids.size / ours_ms * 1000),
                 "share_of_bare": round(bare_ms / ours_ms, 3),
+                "kernel_by_kernel_over_ours": round(by_kernel_ms / ours_ms, 2),
                 "error": round(distance, 5),
             }
-    engine.close()
-    cores.close()
+    for one in (engine, by_kernel, cores):
+        one.close()
 
 
 def _distance(

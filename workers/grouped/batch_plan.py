@@ -5,7 +5,7 @@ same for all layers. Operators of one place whose rows do
 not meet may run side by side; those that have tasks in common run in turn.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -15,10 +15,13 @@ import torch
 
 from gpu_ops.grouped.operator_schedule import deal, intensity
 from gpu_ops.grouped.segments import Segment as RowGroup
+from gpu_ops.grouped.segments import row_slots
 from workers.backbone import PRODUCTS, Product
+from workers.grouped.batch_tables import BatchTables
 from workers.grouped.device_backbone import DeviceBackbone
 from workers.grouped.on_device import OnDevice
-from workers.grouped.placed_operators import PlacedOperator, PlacedOperators, row_slots_on
+from workers.grouped.pass_sizes import PassSizes
+from workers.grouped.placed_operators import PlacedOperator, PlacedOperators
 from workers.grouped.slot_pool import SlotPool
 from workers.grouped.task_form import Place, TaskForm
 from workers.grouped.task_pools import TaskPools
@@ -30,10 +33,13 @@ from workers.task_ops import ProductOps
 class BatchPlan:
     """What the tasks of a batch do."""
 
-    vector_slots: torch.Tensor
-    """Shape (num_tokens,), int32, of `TaskPools.vectors`."""
-    scale_slots: torch.Tensor | None
-    """Likewise, of `TaskPools.scales`; None: no task scales."""
+    tables: BatchTables
+    """Which rows are whose."""
+    vectors_number: int
+    """Of the table of `vector_slots`."""
+    scales_number: int | None
+    launches: Hashable
+    """What is launched, and where its weights are: equal where only tables differ."""
     changes: Mapping[Product, Sequence[Sequence[PlacedOperator]]]
     """The operators of each stream; without a product that has none."""
     all_masked: frozenset[Product]
@@ -41,15 +47,36 @@ class BatchPlan:
     looped: Mapping[Place, Sequence[tuple[Segment, ProductOps]]]
     """What torch runs, segment by segment; without a place that has none."""
 
+    @property
+    def vector_slots(self) -> torch.Tensor:
+        """Shape (num_tokens,), int32, of `TaskPools.vectors`."""
+        return self.tables[self.vectors_number]
+
+    @property
+    def scale_slots(self) -> torch.Tensor | None:
+        """Likewise, of `TaskPools.scales`; None: no task scales."""
+        return None if self.scales_number is None else self.tables[self.scales_number]
+
 
 def plan_batch(
-    batch: PackedBatch, pools: TaskPools, shared: DeviceBackbone, how: OnDevice
+    batch: PackedBatch,
+    pools: TaskPools,
+    shared: DeviceBackbone,
+    how: OnDevice,
+    sizes: PassSizes | None = None,
 ) -> BatchPlan:
     """Give the batch's tasks their slots and put together what runs where.
 
     Pools keep the batch's slots until the next batch is planned.
+
+    Args:
+        batch: On the device, its tasks too.
+        pools: Of the encoder.
+        shared: The backbone.
+        how: To launch.
+        sizes: What tables shall have room for; None: for this batch.
     """
-    return _Planner(batch, pools, shared, how).plan()
+    return _Planner(batch, pools, shared, how, sizes).plan()
 
 
 class _Own(NamedTuple):
@@ -61,37 +88,53 @@ class _Own(NamedTuple):
 
 class _Planner:
     def __init__(
-        self, batch: PackedBatch, pools: TaskPools, shared: DeviceBackbone, how: OnDevice
+        self,
+        batch: PackedBatch,
+        pools: TaskPools,
+        shared: DeviceBackbone,
+        how: OnDevice,
+        sizes: PassSizes | None,
     ) -> None:
         self._segments = batch.segments
-        self._num_tokens = len(batch.token_ids)
+        self._num_tokens = len(batch.token_ids) if sizes is None else sizes.num_tokens
+        self._tables = BatchTables(shared.device)
         self._pools = pools
-        self._device = shared.device
         self._how = how
         self._forms = [pools.form_of(segment.task) for segment in batch.segments]
-        self._make = PlacedOperators(self._num_tokens, pools, shared, how)
+        self._make = PlacedOperators(self._num_tokens, pools, shared, how, self._tables, sizes)
 
     def plan(self) -> BatchPlan:
         looped: dict[Place, list[tuple[Segment, ProductOps]]] = {}
         for segment, form in zip(self._segments, self._forms, strict=True):
             for place, ops in form.looped.items():
                 looped.setdefault(place, []).append((segment, ops))
+        pools = self._pools
         scaling = self._users(lambda form: form.has_scales)
+        vectors = self._row_slots(pools.vectors, self._users(lambda form: form.has_vectors))
+        scales = self._row_slots(pools.scales, scaling) if scaling else None
+        changes = {
+            product: self._dealt(operators)
+            for product in PRODUCTS
+            if (operators := self._operators(product))
+        }
+        all_masked = frozenset(
+            product for product in PRODUCTS if all(product in form.masked for form in self._forms)
+        )
         return BatchPlan(
-            vector_slots=self._row_slots(
-                self._pools.vectors, self._users(lambda form: form.has_vectors)
+            tables=self._tables,
+            vectors_number=vectors,
+            scales_number=scales,
+            launches=(
+                pools.vectors.generation,
+                pools.scales.generation,
+                all_masked,
+                tuple(
+                    (product, tuple(tuple(one.launches for one in of) for of in streams))
+                    for product, streams in changes.items()
+                ),
             ),
-            scale_slots=self._row_slots(self._pools.scales, scaling) if scaling else None,
-            changes={
-                product: self._dealt(operators)
-                for product in PRODUCTS
-                if (operators := self._operators(product))
-            },
-            all_masked=frozenset(
-                product
-                for product in PRODUCTS
-                if all(product in form.masked for form in self._forms)
-            ),
+            changes=changes,
+            all_masked=all_masked,
             looped=looped,
         )
 
@@ -131,6 +174,8 @@ class _Planner:
 
     def _dealt(self, operators: Sequence[_Own]) -> list[list[PlacedOperator]]:
         chains = _chains(operators)
+        if self._how.num_streams == 1:
+            return [chains]
         intensities = [intensity(chain.work) for chain in chains]
         return deal(chains, intensities, self._how.num_streams)
 
@@ -146,8 +191,9 @@ class _Planner:
                 users.setdefault(size, []).append(number)
         return sorted(users.items())
 
-    def _row_slots(self, pool: SlotPool, users: Sequence[int]) -> torch.Tensor:
-        return row_slots_on(self._groups(pool, users), self._num_tokens, self._device)
+    def _row_slots(self, pool: SlotPool, users: Sequence[int]) -> int:
+        """Return the number of the table of each token's slot."""
+        return self._tables.add(row_slots(self._groups(pool, users), self._num_tokens))
 
     def _groups(self, pool: SlotPool, users: Sequence[int]) -> list[RowGroup]:
         slots = pool.slots_of([self._segments[user].task for user in users])
@@ -172,4 +218,5 @@ def _in_turn(operators: Sequence[PlacedOperator]) -> PlacedOperator:
         for one in operators:
             one.run(layer, y, x)
 
-    return PlacedOperator(reduce(add, [one.work for one in operators]), run)
+    launches = tuple(one.launches for one in operators)
+    return PlacedOperator(launches, reduce(add, [one.work for one in operators]), run)

@@ -35,12 +35,14 @@ from workers.backbone import NORM_BEHIND, Backbone, Product
 from workers.embed_tokens import embed_tokens
 from workers.expanded_weights import ExpandedWeights
 from workers.grouped.batch_plan import BatchPlan, plan_batch
-from workers.grouped.device_attention import device_attention
+from workers.grouped.device_attention import device_attention, fits_kernel
 from workers.grouped.device_backbone import DeviceBackbone
 from workers.grouped.device_heads import run_heads
 from workers.grouped.looped_place import run_looped_place
 from workers.grouped.on_device import OnDevice
 from workers.grouped.packed_rows import PackedRows
+from workers.grouped.pass_graphs import PassGraphs, StaticPass
+from workers.grouped.pass_sizes import pass_sizes
 from workers.grouped.product_time import products_us_per_row
 from workers.grouped.task_pools import TaskPools
 from workers.packed_batch import PackedBatch, Segment, batch_on
@@ -71,6 +73,7 @@ class GroupedEncoder:
         self.pools = TaskPools(backbone, self._shared, how.pool_bytes)
         self._expanded = ExpandedWeights(dtype)
         self._streams = OperatorStreams(how.num_streams, how.device)
+        self.graphs = PassGraphs(how.device, how.max_graphs, self._run_static)
         table = self._shared.relative_attention
         self._relative_bias = (
             None if table is None else RelativeBias(table, backbone.shape.max_positions)
@@ -107,19 +110,21 @@ class GroupedEncoder:
 
     def _encode(self, batch: PackedBatch) -> Encoded:
         batch = batch_on(batch, self._how.device)
+        if self._is_static(batch):
+            sizes = pass_sizes(batch.row_lens, len(batch.token_ids))
+            plan = plan_batch(batch, self.pools, self._shared, self._how, sizes)
+            rows = PackedRows(
+                batch.row_lens, sizes.num_tokens, self._how.device, sizes, plan.tables
+            )
+            hidden = self.graphs.run(self._embedded(batch), batch, rows, plan)
+            return Encoded(hidden.to(torch.float32, copy=True), batch)
         plan = last_plan = plan_batch(batch, self.pools, self._shared, self._how)
         num_layers = self._backbone.shape.num_layers
         read = read_tokens(batch, num_layers)
         if read is not None:  # now, while the device has nothing to wait for
             last_plan = plan_batch(read.batch, self.pools, self._shared, self._how)
         rows = PackedRows(batch.row_lens, len(batch.token_ids), self._how.device)
-        hidden = embed_tokens(
-            batch,
-            self._shared.embeddings,
-            self._backbone.layer_norm_eps,
-            self._expanded,
-            torch_add_layer_norm,
-        ).to(self._dtype)
+        hidden = self._embedded(batch)
         for layer in range(num_layers):
             attended = self._attended(layer, hidden, batch, rows, plan)
             if layer == num_layers - 1 and read is not None:
@@ -127,6 +132,33 @@ class GroupedEncoder:
                 plan = last_plan
             hidden = self._behind_attention(layer, attended, hidden, plan)
         return Encoded(hidden.float(), batch)
+
+    def _is_static(self, batch: PackedBatch) -> bool:
+        """Return whether the host decides nothing while a pass runs, so that it can be captured."""
+        qkv, how = self._shared.products[0, "qkv"].weight, self._how
+        has_tables = how.device.type == "cpu" or fits_kernel(
+            qkv.t(), self._backbone.shape.num_heads
+        )
+        if not how.max_graphs or how.unit != "grouped" or self._relative_bias or not has_tables:
+            return False
+        tasks = [segment.task for segment in batch.segments]
+        return not any(task.ops.prefixes or self.pools.form_of(task).looped for task in tasks)
+
+    def _run_static(self, pass_: StaticPass) -> torch.Tensor:
+        hidden = pass_.hidden
+        for layer in range(self._backbone.shape.num_layers):
+            attended = self._attended(layer, hidden, pass_.batch, pass_.rows, pass_.plan)
+            hidden = self._behind_attention(layer, attended, hidden, pass_.plan)
+        return hidden
+
+    def _embedded(self, batch: PackedBatch) -> torch.Tensor:
+        return embed_tokens(
+            batch,
+            self._shared.embeddings,
+            self._backbone.layer_norm_eps,
+            self._expanded,
+            torch_add_layer_norm,
+        ).to(self._dtype)
 
     def _attended(
         self,

@@ -8,6 +8,7 @@ from gpu_ops.grouped.kernel_file import Kernels
 from workers.device_choice import OperatorUnit
 
 POOL_BYTES = 1 << 30
+MAX_GRAPHS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,5 +23,7 @@ class OnDevice:
     (`gpu_ops.grouped.operator_schedule`)."""
     pool_bytes: int = POOL_BYTES
     """For the weights of the tasks that ran last, as kernels read them."""
+    max_graphs: int = MAX_GRAPHS
+    """Of captured passes; 0: everything is launched kernel by kernel."""
     kernels: Kernels | None = None
     """Whose kernels; None: CUDA's on a CUDA device."""

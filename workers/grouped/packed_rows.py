@@ -7,6 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from workers.grouped.batch_tables import BatchTables
+from workers.grouped.pass_sizes import PassSizes
+
 RECTANGLE_TOKENS = 1 << 15
 """Of a rectangle, padding included: twice a pass (`MAX_PASS_TOKENS`). A bias of scores for each
 head and pair of tokens is what takes most: 0.4 GB of 512 tokens and 12 heads in a two-byte type."""
@@ -30,14 +33,30 @@ class Rectangle(NamedTuple):
 class PackedRows:
     """Tables of one batch; those that nothing reads are not made."""
 
-    def __init__(self, row_lens: Sequence[int], num_tokens: int, device: torch.device) -> None:
-        """Make none yet.
+    def __init__(
+        self,
+        row_lens: Sequence[int],
+        num_tokens: int,
+        device: torch.device,
+        sizes: PassSizes | None = None,
+        tables: BatchTables | None = None,
+    ) -> None:
+        """Make none yet, but for those that go with a batch's other tables.
 
         Args:
             row_lens: Tokens of each row, in order.
             num_tokens: Those of padding behind the last row included.
             device: Where the tables shall be.
+            sizes: What the offsets have room for; None: for these rows.
+            tables: Where the offsets shall be, if there are sizes.
         """
+        self.sizes = sizes
+        self._tables = tables
+        if sizes is not None and tables is not None:
+            ends = [0, *accumulate(row_lens)]
+            # Rows that are not there have no tokens.
+            ends += [ends[-1]] * (sizes.num_rows + 1 - len(ends))
+            self._number = tables.add(torch.tensor(ends, dtype=torch.int32))
         num_padding = num_tokens - sum(row_lens)
         self._row_lens = list(row_lens)
         self._num_tokens = num_tokens
@@ -48,11 +67,13 @@ class PackedRows:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest row; padding counts as one."""
-        return max(self._lens)
+        """Tokens of the longest row that there is room for; padding counts as one."""
+        return max(self._lens) if self.sizes is None else self.sizes.longest
 
     def offsets(self) -> torch.Tensor:
         """Return where rows begin, and the last one ends, int32; padding counts as a row."""
+        if self._tables is not None:
+            return self._tables[self._number]
         if self._offsets is None:
             ends = [0, *accumulate(self._lens)]
             self._offsets = torch.tensor(ends, dtype=torch.int32, device=self._device)

@@ -1,11 +1,12 @@
 """Operators behind a product, for rows of some tasks: one launch, with its work and its tables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import torch
 
 from gpu_ops.grouped.bottleneck import BottleneckPool, add_bottleneck_, bottleneck_work
+from gpu_ops.grouped.launch import div_ceil
 from gpu_ops.grouped.low_rank import LowRankPool, add_low_rank_, low_rank_work
 from gpu_ops.grouped.masked_product import masked_product_, masked_product_work
 from gpu_ops.grouped.operator_schedule import Work
@@ -18,8 +19,10 @@ from gpu_ops.grouped.sparse_delta import (
 )
 from gpu_ops.grouped.tiles import tile_rows_for
 from workers.backbone import SITES_OF, Product
+from workers.grouped.batch_tables import BatchTables
 from workers.grouped.device_backbone import DeviceBackbone
 from workers.grouped.on_device import OnDevice
+from workers.grouped.pass_sizes import PassSizes
 from workers.grouped.task_pools import TaskPools
 
 FEW_ROWS = 4
@@ -30,19 +33,37 @@ on an H100 (docs/gpu.md)."""
 class PlacedOperator(NamedTuple):
     """One launch, or several in turn, behind one product."""
 
+    launches: Hashable
+    """What is launched, on which weights; equal for the same with other tables."""
     work: Work
     """Of one layer."""
     run: Callable[[int, torch.Tensor, torch.Tensor], None]
     """Given the layer, what it changes and what it reads."""
 
 
+class _Tiles(NamedTuple):
+    """A table of tiles that is not on the device yet."""
+
+    number: int
+    """Among the batch's tables."""
+    tile_rows: int
+
+
 class PlacedOperators:
     """Makes the operators of one batch. Pools must have slots for its tasks already."""
 
     def __init__(
-        self, num_tokens: int, pools: TaskPools, shared: DeviceBackbone, how: OnDevice
+        self,
+        num_tokens: int,
+        pools: TaskPools,
+        shared: DeviceBackbone,
+        how: OnDevice,
+        tables: BatchTables,
+        sizes: PassSizes | None,
     ) -> None:
         self._num_tokens = num_tokens
+        self._tables = tables
+        self._sizes = sizes
         self._pools = pools
         self._shared = shared
         self._kernels = how.kernels
@@ -54,10 +75,12 @@ class PlacedOperators:
 
         def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:
             kept = pool.at(layer, "kept")
-            masked_product_(y, x, self._weight(layer, product), kept, tiles, self._kernels)
+            weight = self._weight(layer, product)
+            masked_product_(y, x, weight, kept, self._on_device(tiles), self._kernels)
 
         work = masked_product_work(_rows(groups), num_in, num_out, self._element_bytes)
-        return PlacedOperator(work, run)
+        launches = ("masked_product", product, tiles.tile_rows, pool.generation)
+        return PlacedOperator(launches, work, run)
 
     def sparse_delta(
         self, product: Product, num_changes: int, groups: Sequence[Segment]
@@ -70,28 +93,32 @@ class PlacedOperators:
         def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:
             columns, values = (pool.at(layer, name).view(-1) for name in ("columns", "values"))
             changes = SparsePool(columns, values, pool.at(layer, "row_offsets"), firsts, firsts)
-            add_sparse_delta_(y, x, self._weight(layer, product), changes, tiles, self._kernels)
+            weight = self._weight(layer, product)
+            add_sparse_delta_(y, x, weight, changes, self._on_device(tiles), self._kernels)
 
         changes_of = [num_changes] * len(groups)
         work = sparse_delta_work(_rows(groups), changes_of, num_in, num_out, self._element_bytes)
-        return PlacedOperator(work, run)
+        launches = ("sparse_delta", product, num_changes, pool.generation)
+        return PlacedOperator(launches, work, run)
 
     def low_rank(self, product: Product, rank: int, groups: Sequence[Segment]) -> PlacedOperator:
         """Return low-rank updates of one rank."""
         pool, blocks = self._pools.low_rank(product, rank), len(SITES_OF[product])
         num_out, num_in = self._weight(0, product).shape
-        grouped: torch.Tensor | TileTable = (
-            row_slots_on(groups, self._num_tokens, self._shared.device)
-            if max(_rows(groups)) <= FEW_ROWS
-            else self._product_tiles(groups, blocks * rank)
-        )
+        if max(_rows(groups)) <= FEW_ROWS:
+            table, tile_rows = self._tables.add(row_slots(groups, self._num_tokens)), None
+        else:
+            table, tile_rows = self._product_tiles(groups, blocks * rank)
 
         def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:
             factors = LowRankPool(pool.at(layer, "down"), pool.at(layer, "up"))
+            slots = self._tables[table]
+            grouped = slots if tile_rows is None else TileTable(slots, tile_rows)
             add_low_rank_(y, x, factors, grouped, self._kernels)
 
         work = low_rank_work(_rows(groups), num_in, num_out, rank, blocks, self._element_bytes)
-        return PlacedOperator(work, run)
+        launches = ("low_rank", product, rank, tile_rows, pool.generation)
+        return PlacedOperator(launches, work, run)
 
     def bottleneck(
         self, product: Product, bottleneck: int, groups: Sequence[Segment]
@@ -103,18 +130,26 @@ class PlacedOperators:
 
         def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:
             adapters = BottleneckPool(*(pool.at(layer, name) for name in BottleneckPool._fields))
-            add_bottleneck_(y, adapters, tiles, self._kernels)
+            add_bottleneck_(y, adapters, self._on_device(tiles), self._kernels)
 
         work = bottleneck_work(_rows(groups), hidden, bottleneck, self._element_bytes)
-        return PlacedOperator(work, run)
+        launches = ("bottleneck", product, bottleneck, tiles.tile_rows, pool.generation)
+        return PlacedOperator(launches, work, run)
 
-    def _product_tiles(self, groups: Sequence[Segment], columns: int) -> TileTable:
+    def _product_tiles(self, groups: Sequence[Segment], columns: int) -> "_Tiles":
         return self._tiles(groups, tile_rows_for(_rows(groups), columns))
 
-    def _tiles(self, groups: Sequence[Segment], tile_rows: int) -> TileTable:
-        capacity = sum(-(-num_rows // tile_rows) for num_rows in _rows(groups))
+    def _tiles(self, groups: Sequence[Segment], tile_rows: int) -> "_Tiles":
+        if self._sizes is None:
+            capacity = sum(div_ceil(num_rows, tile_rows) for num_rows in _rows(groups))
+        else:
+            # As many as could be: each task has a tile that is not full at most.
+            capacity = self._sizes.num_tokens // tile_rows + self._sizes.num_rows
         entries = tile_entries(groups, tile_rows, capacity)
-        return TileTable(entries.to(self._shared.device), tile_rows)
+        return _Tiles(self._tables.add(entries), tile_rows)
+
+    def _on_device(self, tiles: "_Tiles") -> TileTable:
+        return TileTable(self._tables[tiles.number], tiles.tile_rows)
 
     def _weight(self, layer: int, product: Product) -> torch.Tensor:
         return self._shared.products[layer, product].weight
@@ -122,11 +157,6 @@ class PlacedOperators:
     @property
     def _element_bytes(self) -> int:
         return self._shared.dtype.itemsize
-
-
-def row_slots_on(groups: Sequence[Segment], num_tokens: int, device: torch.device) -> torch.Tensor:
-    """Return the slot of each token on a device: `gpu_ops.grouped.segments.row_slots`."""
-    return row_slots(groups, num_tokens).to(device)
 
 
 def _rows(groups: Sequence[Segment]) -> list[int]:

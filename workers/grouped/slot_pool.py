@@ -57,6 +57,8 @@ class SlotPool:
         """
         self._memory = memory
         self._fill = fill
+        self.generation = 0
+        """Another one: its tensors are others than before."""
         self._tensors = {
             name: torch.zeros((num_layers, 0, *shape), dtype=dtype, device=device)
             for name, (shape, dtype) in shapes.items()
@@ -132,6 +134,7 @@ class SlotPool:
             grown[name][:, :first] = all_
         # All at once: where memory is used up midway, the pool stays what it was.
         self._tensors = grown
+        self.generation += 1
         self._memory.used_bytes += num_slots * self._slot_bytes
         self._free += range(first + num_slots - 1, first - 1, -1)
 

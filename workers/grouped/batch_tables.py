@@ -1,0 +1,54 @@
+"""What says which rows of a batch are whose, in one buffer: one copy to the device for all of it.
+
+A captured pass reads the buffer of the batch that it was captured with; the next batch's tables,
+of the same layout, are written over them.
+"""
+
+from math import prod
+
+import torch
+
+
+class BatchTables:
+    """int32 tables, added while a batch is planned, on the device from their first reading on."""
+
+    def __init__(self, device: torch.device) -> None:
+        """There are none yet.
+
+        Args:
+            device: Where they are read.
+        """
+        self._device = device
+        self._tables: list[torch.Tensor] = []
+        self._buffer: torch.Tensor | None = None
+        self._views: list[torch.Tensor] = []
+
+    def add(self, table: torch.Tensor) -> int:
+        """Return the number by which a table, int32 and on the CPU, can be read."""
+        assert self._buffer is None, "tables are on the device already"
+        self._tables.append(table)
+        return len(self._tables) - 1
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        """Return a table on the device, of the shape that it was added with."""
+        if self._buffer is None:
+            self._buffer = self._side_by_side().to(self._device)
+            sizes = [prod(shape) for shape in self.layout]
+            parts = torch.split(self._buffer, sizes)
+            self._views = [part.view(s) for part, s in zip(parts, self.layout, strict=True)]
+        return self._views[number]
+
+    @property
+    def layout(self) -> tuple[tuple[int, ...], ...]:
+        """The tables' shapes, in the order in which they were added."""
+        return tuple(tuple(table.shape) for table in self._tables)
+
+    def overwrite(self, other: "BatchTables") -> None:
+        """Write another batch's tables, of the same layout, over these, where those are read."""
+        assert self.layout == other.layout
+        self[0]  # on the device from here on, if nothing has read them yet
+        assert self._buffer is not None
+        self._buffer.copy_(other._side_by_side())
+
+    def _side_by_side(self) -> torch.Tensor:
+        return torch.cat([table.reshape(-1) for table in self._tables])
