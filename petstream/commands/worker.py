@@ -47,6 +47,11 @@ def worker(
     streams: int = typer.Option(
         1, min=1, help="On a device: streams that operators are dealt over, by PetS's rule."
     ),
+    graphs: int = typer.Option(
+        64,
+        min=0,
+        help="On a device: captured passes that are kept and replayed; 0: launch every kernel.",
+    ),
     memory_mib: int = typer.Option(1024, min=16, help="Memory for the weights of loaded tasks."),
     merged_mib: int = typer.Option(
         128,
@@ -96,7 +101,11 @@ def worker(
         slot=slot,
         threads=threads,
         precision=precision,
-        on_device=None if device_opened is None else OnDevice(device_opened, operators, streams),
+        on_device=(
+            None
+            if device_opened is None
+            else OnDevice(device_opened, operators, streams, max_graphs=graphs)
+        ),
         device_memory_bytes=device_memory_mib << 20,
         merged_bytes=merged_mib << 20,
         figures_file=settings.figures_file,

@@ -139,7 +139,8 @@ class GroupedEncoder:
         has_tables = how.device.type == "cpu" or fits_kernel(
             qkv.t(), self._backbone.shape.num_heads
         )
-        if not how.max_graphs or how.unit != "grouped" or self._relative_bias or not has_tables:
+        is_grouped = how.max_graphs > 0 and how.unit == "grouped"
+        if not is_grouped or not has_tables or self._relative_bias is not None:
             return False
         tasks = [segment.task for segment in batch.segments]
         return not any(task.ops.prefixes or self.pools.form_of(task).looped for task in tasks)

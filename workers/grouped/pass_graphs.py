@@ -1,9 +1,9 @@
 """Passes captured once and replayed for other batches: the host launches one graph, not kernels.
 
 From Python a launch takes longer than most kernels run, and a pass has hundreds. What a CUDA graph
-launches is fixed, so batches are brought to sizes that recur (`pass_sizes`), and their tables have
-room for as many tiles as could be. Two batches of the same sizes whose tasks need the same
-operators are then one graph.
+launches is fixed, so batches are brought to sizes that recur (`pass_sizes`), and their tables of
+tiles too, by empty ones. Two batches of the same sizes whose tasks need the same operators are then
+one graph.
 
     first batch of a kind    launched kernel by kernel, by the same code
     second                   captured, and replayed

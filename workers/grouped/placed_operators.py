@@ -22,12 +22,14 @@ from workers.backbone import SITES_OF, Product
 from workers.grouped.batch_tables import BatchTables
 from workers.grouped.device_backbone import DeviceBackbone
 from workers.grouped.on_device import OnDevice
-from workers.grouped.pass_sizes import PassSizes
+from workers.grouped.pass_sizes import PassSizes, power_of_two
 from workers.grouped.task_pools import TaskPools
 
 FEW_ROWS = 4
 """Tokens of a task up to which low-rank products go by rows: about where the operators' times cross
 on an H100 (docs/gpu.md)."""
+FEWEST_TILES = 32
+"""Of a table in a pass that is captured."""
 
 
 class PlacedOperator(NamedTuple):
@@ -140,11 +142,10 @@ class PlacedOperators:
         return self._tiles(groups, tile_rows_for(_rows(groups), columns))
 
     def _tiles(self, groups: Sequence[Segment], tile_rows: int) -> "_Tiles":
-        if self._sizes is None:
-            capacity = sum(div_ceil(num_rows, tile_rows) for num_rows in _rows(groups))
-        else:
-            # As many as could be: each task has a tile that is not full at most.
-            capacity = self._sizes.num_tokens // tile_rows + self._sizes.num_rows
+        capacity = sum(div_ceil(num_rows, tile_rows) for num_rows in _rows(groups))
+        if self._sizes is not None:
+            # For other batches too; a block without a tile costs little, but not nothing.
+            capacity = max(FEWEST_TILES, power_of_two(capacity))
         entries = tile_entries(groups, tile_rows, capacity)
         return _Tiles(self._tables.add(entries), tile_rows)
 
