@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -79,6 +79,10 @@ def plan_batch(
     return _Planner(batch, pools, shared, how, sizes).plan()
 
 
+SizedFamily = Literal["sparse", "low_ranks", "adapters"]
+"""Of operators that have a pool for each size: the fields of `TaskForm`."""
+
+
 class _Own(NamedTuple):
     """An operator and the numbers of the segments whose rows it changes."""
 
@@ -101,6 +105,7 @@ class _Planner:
         self._pools = pools
         self._how = how
         self._forms = [pools.form_of(segment.task) for segment in batch.segments]
+        self._users_of_sizes = _users_of_sizes(self._forms)
         self._make = PlacedOperators(self._num_tokens, pools, shared, how, self._tables, sizes)
 
     def plan(self) -> BatchPlan:
@@ -147,13 +152,13 @@ class _Planner:
             found += self._units(
                 masked, pools.masks(product), partial(make.masked_product, product)
             )
-        for size, users in self._by_size(lambda form: form.sparse.get(product)):
+        for size, users in self._by_size("sparse", product):
             operator = partial(make.sparse_delta, product, size)
             found += self._units(users, pools.sparse(product, size), operator)
-        for rank, users in self._by_size(lambda form: form.low_ranks.get(product)):
+        for rank, users in self._by_size("low_ranks", product):
             operator = partial(make.low_rank, product, rank)
             found += self._units(users, pools.low_rank(product, rank), operator)
-        for width, users in self._by_size(lambda form: form.adapters.get(product)):
+        for width, users in self._by_size("adapters", product):
             operator = partial(make.bottleneck, product, width)
             found += self._units(users, pools.adapters(product, width), operator)
         return found
@@ -182,14 +187,9 @@ class _Planner:
     def _users(self, has: Callable[[TaskForm], bool]) -> list[int]:
         return [number for number, form in enumerate(self._forms) if has(form)]
 
-    def _by_size(self, size_of: Callable[[TaskForm], int | None]) -> list[tuple[int, list[int]]]:
+    def _by_size(self, family: SizedFamily, product: Product) -> list[tuple[int, list[int]]]:
         """Return each size with its users, ascending."""
-        users: dict[int, list[int]] = {}
-        for number, form in enumerate(self._forms):
-            size = size_of(form)
-            if size is not None:
-                users.setdefault(size, []).append(number)
-        return sorted(users.items())
+        return sorted(self._users_of_sizes.get((family, product), {}).items())
 
     def _row_slots(self, pool: SlotPool, users: Sequence[int]) -> int:
         """Return the number of the table of each token's slot."""
@@ -201,6 +201,23 @@ class _Planner:
             RowGroup(self._segments[user].tokens, slot)
             for user, slot in zip(users, slots, strict=True)
         ]
+
+
+def _users_of_sizes(
+    forms: Sequence[TaskForm],
+) -> dict[tuple[SizedFamily, Product], dict[int, list[int]]]:
+    """Return the numbers of the forms that need an operator, by its family, product and size."""
+    users: dict[tuple[SizedFamily, Product], dict[int, list[int]]] = {}
+    for number, form in enumerate(forms):
+        sizes_of: tuple[tuple[SizedFamily, Mapping[Product, int]], ...] = (
+            ("sparse", form.sparse),
+            ("low_ranks", form.low_ranks),
+            ("adapters", form.adapters),
+        )
+        for family, sizes in sizes_of:
+            for product, size in sizes.items():
+                users.setdefault((family, product), {}).setdefault(size, []).append(number)
+    return users
 
 
 def _chains(operators: Sequence[_Own]) -> list[PlacedOperator]:
