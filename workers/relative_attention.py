@@ -9,6 +9,8 @@ import math
 
 import torch
 
+from workers.power_of_two import power_of_two
+
 _MAX_DISTANCE = 128
 """From here on all distances share one bucket."""
 
@@ -40,7 +42,7 @@ class RelativeBias:
         square = self._square
         if square.shape[1] < num_tokens:
             # Two threads may both build it, and either is right.
-            size = min(1 << (num_tokens - 1).bit_length(), self._max_positions)
+            size = min(power_of_two(num_tokens), self._max_positions)
             self._square = square = _bias(self._table, size)
         return square
 

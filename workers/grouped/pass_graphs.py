@@ -18,8 +18,8 @@ import torch
 
 from workers.grouped.batch_plan import BatchPlan
 from workers.grouped.packed_rows import PackedRows
-from workers.grouped.pass_sizes import power_of_two
 from workers.packed_batch import PackedBatch
+from workers.power_of_two import power_of_two
 
 
 @dataclass(frozen=True, slots=True, eq=False)

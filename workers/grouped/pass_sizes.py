@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from gpu_ops.grouped.launch import div_ceil
+from workers.power_of_two import power_of_two
+
 SMALLEST_TOKENS, STEPS_TO_DOUBLE = 64, 8
 """Of tokens: from 512 on a batch is padded by an eighth at most."""
 SMALLEST_ROWS, SMALLEST_LONGEST = 8, 16
@@ -26,12 +29,7 @@ def pass_sizes(row_lens: Sequence[int], num_tokens: int) -> PassSizes:
     """
     step = max(SMALLEST_TOKENS, power_of_two(num_tokens) // (2 * STEPS_TO_DOUBLE))
     return PassSizes(
-        -(-num_tokens // step) * step,
-        max(SMALLEST_ROWS, power_of_two(len(row_lens))),
-        max(SMALLEST_LONGEST, power_of_two(max(row_lens))),
+        div_ceil(num_tokens, step) * step,
+        power_of_two(len(row_lens), SMALLEST_ROWS),
+        power_of_two(max(row_lens), SMALLEST_LONGEST),
     )
-
-
-def power_of_two(number: int) -> int:
-    """Return the next one, or the number itself."""
-    return 1 << (number - 1).bit_length()

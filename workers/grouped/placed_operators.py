@@ -22,8 +22,9 @@ from workers.backbone import SITES_OF, Product
 from workers.grouped.batch_tables import BatchTables
 from workers.grouped.device_backbone import DeviceBackbone
 from workers.grouped.on_device import OnDevice
-from workers.grouped.pass_sizes import PassSizes, power_of_two
+from workers.grouped.pass_sizes import PassSizes
 from workers.grouped.task_pools import TaskPools
+from workers.power_of_two import power_of_two
 
 FEW_ROWS = 4
 """Tokens of a task up to which low-rank products go by rows: about where the operators' times cross
@@ -145,7 +146,7 @@ class PlacedOperators:
         capacity = sum(div_ceil(num_rows, tile_rows) for num_rows in _rows(groups))
         if self._sizes is not None:
             # For other batches too; a block without a tile costs little, but not nothing.
-            capacity = max(FEWEST_TILES, power_of_two(capacity))
+            capacity = power_of_two(capacity, FEWEST_TILES)
         entries = tile_entries(groups, tile_rows, capacity)
         return _Tiles(self._tables.add(entries), tile_rows)
 

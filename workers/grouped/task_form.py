@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from gpu_ops.compacter import CompacterWeights
 from workers.backbone import NORM_BEHIND, PRODUCTS, SITES_OF, Backbone, Product
+from workers.power_of_two import power_of_two
 from workers.task_ops import ProductOps, TaskOps
 
 KERNEL_ACTIVATIONS = ("gelu", "relu")
@@ -67,9 +68,11 @@ def task_form(
         has_scales=any(
             own.output_scale is not None or own.input_scale is not None for own in grouped.values()
         ),
-        low_ranks={p: _padded(rank, SMALLEST_RANK) for p, rank in ranks.items() if rank},
-        adapters={p: _padded(width, SMALLEST_BOTTLENECK) for p, width in widths.items() if width},
-        sparse={p: _padded(num, 1) for p, num in sparse.items() if num},
+        low_ranks={p: power_of_two(rank, SMALLEST_RANK) for p, rank in ranks.items() if rank},
+        adapters={
+            p: power_of_two(width, SMALLEST_BOTTLENECK) for p, width in widths.items() if width
+        },
+        sparse={p: power_of_two(num) for p, num in sparse.items() if num},
         masked=frozenset(p for p, of in by_product.items() if any(map(_drops, of))),
         looped=looped,
     )
@@ -126,8 +129,3 @@ def _num_added(ops: ProductOps) -> int:
 
 def _drops(ops: ProductOps) -> bool:
     return ops.sparse is not None and ops.sparse.weights.values is None
-
-
-def _padded(size: int, smallest: int) -> int:
-    """Return the power of two from there on that holds it: tasks of near sizes share a pool."""
-    return max(smallest, 1 << (size - 1).bit_length())
