@@ -11,8 +11,6 @@ TILE_COLUMNS = 64
 """Outputs of a block, but for those of masked products."""
 DEEP_SPLITS: Mapping[int, int] = {16: 4, 64: 1}
 """Rows of a tile -> groups of threads that share out the depth of a product."""
-
-
 MANY_ROWS = 32
 """Tokens of a task from which on a large tile has rows enough."""
 BUSY_BLOCKS = 64

@@ -37,9 +37,7 @@ struct MaskedWeight {
 // Many rows of a task read each part of the weight once for twice as many columns: the L2 cache is
 // what bounds them.
 template <int ROWS>
-struct MaskShape : TileShape<ROWS == 64 ? 128 : TILE_COLUMNS, ROWS == 64 ? 1 : 4> {
-    static constexpr int COLUMNS = ROWS == 64 ? 128 : TILE_COLUMNS;
-    static constexpr int SPLITS = ROWS == 64 ? 1 : 4;
+struct MaskShape : TileShape<ROWS == 64 ? 128 : TILE_COLUMNS, DeepShape<ROWS>::SPLITS> {
     static constexpr int BLOCKS = ROWS == 64 ? 2 : 1;
 };
 

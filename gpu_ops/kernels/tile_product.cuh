@@ -18,8 +18,9 @@ constexpr int TILE_BLOCKS = 3;  // at once on a multiprocessor, at least: so up 
 
 // The threads of a block: SPLITS groups, each with a part of the depth and sums of its own. One
 // group waits for memory at each chunk; several wait at the same time, which is what few blocks need.
-template <int COLUMNS, int SPLITS>
+template <int COLUMNS_, int SPLITS_>
 struct TileShape {
+    static constexpr int COLUMNS = COLUMNS_, SPLITS = SPLITS_;
     static constexpr int GROUP_THREADS = 2 * COLUMNS;
     static constexpr int THREADS = SPLITS * GROUP_THREADS;
 };
@@ -27,7 +28,6 @@ struct TileShape {
 // Of a product with a great depth: by tiles of few rows where there are few rows.
 template <int ROWS>
 struct DeepShape : TileShape<TILE_COLUMNS, ROWS == 16 ? 4 : 1> {
-    static constexpr int SPLITS = ROWS == 16 ? 4 : 1;
     static constexpr int BLOCKS = ROWS == 16 ? 1 : TILE_BLOCKS;
 };
 

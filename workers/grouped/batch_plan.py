@@ -180,6 +180,8 @@ class _Planner:
     def _dealt(self, operators: Sequence[_Own]) -> list[list[PlacedOperator]]:
         chains = _chains(operators)
         if self._how.num_streams == 1:
+            # As they come: by intensity their order would go by the batch's rows, and with it
+            # which graph the batch is.
             return [chains]
         intensities = [intensity(chain.work) for chain in chains]
         return deal(chains, intensities, self._how.num_streams)

@@ -31,11 +31,7 @@ class BatchTables:
 
     def __getitem__(self, number: int) -> torch.Tensor:
         """Return a table on the device, of the shape that it was added with."""
-        if self._buffer is None:
-            self._buffer = self._side_by_side().to(self._device)
-            sizes = [prod(shape) for shape in self.layout]
-            parts = torch.split(self._buffer, sizes)
-            self._views = [part.view(s) for part, s in zip(parts, self.layout, strict=True)]
+        self._on_device()
         return self._views[number]
 
     @property
@@ -46,9 +42,15 @@ class BatchTables:
     def overwrite(self, other: "BatchTables") -> None:
         """Write another batch's tables, of the same layout, over these, where those are read."""
         assert self.layout == other.layout
-        self[0]  # on the device from here on, if nothing has read them yet
-        assert self._buffer is not None
-        self._buffer.copy_(other._side_by_side())
+        self._on_device().copy_(other._side_by_side())
+
+    def _on_device(self) -> torch.Tensor:
+        """Return the buffer, which is made at the first asking."""
+        if self._buffer is None:
+            self._buffer = self._side_by_side().to(self._device)
+            parts = torch.split(self._buffer, [prod(shape) for shape in self.layout])
+            self._views = [part.view(s) for part, s in zip(parts, self.layout, strict=True)]
+        return self._buffer
 
     def _side_by_side(self) -> torch.Tensor:
         return torch.cat([table.reshape(-1) for table in self._tables])
