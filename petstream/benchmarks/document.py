@@ -45,9 +45,9 @@ def make_document(rows: Sequence[dict[str, Any]], goals: Sequence[Goal]) -> dict
     """Return the document of this run: what was run, where, on what, and what came out."""
     return {
         "command": _command(),
-        "commit": _commit(),
+        "commit": commit(),
         "device": device(),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": versions(),
         "load_average": os.getloadavg()[0],
         "rows": list(rows),
         "goals": [{**asdict(goal), "met": goal.met} for goal in goals],
@@ -60,16 +60,8 @@ def device() -> str:
     return f"{name}, {len(os.sched_getaffinity(0))} cores"
 
 
-def _command() -> str:
-    """Return what was called: a script by its path, an installed command by its name."""
-    program, *arguments = sys.argv
-    path = Path(program)
-    if path.name == "__main__.py":  # python -m PACKAGE
-        return " ".join([path.parent.name, *arguments])
-    return " ".join([*(("python", program) if path.suffix == ".py" else (path.name,)), *arguments])
-
-
-def _commit() -> str:
+def commit() -> str:
+    """Return the checkout's commit, with `-dirty` where files were changed."""
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=Path(__file__).parent,
@@ -80,11 +72,21 @@ def _commit() -> str:
     return described.stdout.strip() or "unknown"
 
 
-def _versions() -> dict[str, str]:
-    found = {}
+def versions() -> dict[str, str]:
+    """Return Python's version and those of the packages that a benchmark's figures depend on."""
+    found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def _command() -> str:
+    """Return what was called: a script by its path, an installed command by its name."""
+    program, *arguments = sys.argv
+    path = Path(program)
+    if path.name == "__main__.py":  # python -m PACKAGE
+        return " ".join([path.parent.name, *arguments])
+    return " ".join([*(("python", program) if path.suffix == ".py" else (path.name,)), *arguments])

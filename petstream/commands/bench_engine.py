@@ -38,6 +38,14 @@ def engine(
             "multiplies bfloat16."
         ),
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help="Keep each case in this file as soon as it is measured, and go on behind those "
+            "that an ended run left there.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document; tables go to standard error.")
     ] = False,
@@ -48,12 +56,15 @@ def engine(
     environments; peers without one are left out.
 
     Example: petstream bench engine --json > engine.json
+
+    Example: petstream bench engine --full --resume cases.jsonl --json > engine.json
     """
     try:
         from petstream.benchmarks.document import make_document
         from petstream.benchmarks.engine.children import SystemFailed
         from petstream.benchmarks.engine.environments import left_out
         from petstream.benchmarks.engine.goals import judge
+        from petstream.benchmarks.engine.kept_cells import Conditions, KeptCells, KeptCellsError
         from petstream.benchmarks.engine.measuring import AnswersDifferError
         from petstream.benchmarks.engine.report import case_table, goals_table
         from petstream.benchmarks.engine.suite import Suite, as_row
@@ -67,12 +78,13 @@ def engine(
     on = error_console if as_json else console
     cells: list[list[Measured]] = []
     with tempfile.TemporaryDirectory(prefix="petstream-bench-") as folder:
-        suite = Suite(Path(folder), load_settings().models_dir, repeats)
         try:
-            for cell in suite.run(cases):
+            kept = KeptCells(resume, Conditions.of_this_run(repeats)) if resume else None
+            suite = Suite(Path(folder), load_settings().models_dir, repeats, kept)
+            for number, cell in enumerate(suite.run(cases), start=1):
                 cells.append(cell)
-                on.print(case_table(cell))
-        except (BackboneError, SystemFailed, AnswersDifferError) as error:
+                on.print(f"{number} of {len(cases)}", case_table(cell))
+        except (BackboneError, SystemFailed, AnswersDifferError, KeptCellsError, OSError) as error:
             fail(str(error))
     goals = judge([one for cell in cells for one in cell], processor.vendor)
     on.print(goals_table(goals, processor.vendor, missing))

@@ -1,6 +1,7 @@
 """The whole run: case after case, each as soon as it is measured."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from petstream.benchmarks.engine.cases import Case
 from petstream.benchmarks.engine.children import Children
 from petstream.benchmarks.engine.environments import left_out
+from petstream.benchmarks.engine.kept_cells import KeptCells
 from petstream.benchmarks.engine.measuring import Measured, measure, ours_is_faster
 from petstream.benchmarks.engine.weight_writer import WeightWriter
 
@@ -21,6 +23,8 @@ class Suite:
     models_dir: Path
     """The backbones of this machine."""
     repeats: int = 5
+    kept: KeptCells | None = None
+    """Where cases are kept, and found that a run before measured; None keeps nothing."""
 
     def run(self, cases: Sequence[Case]) -> Iterator[list[Measured]]:
         """Yield each case's measurements; systems whose environment is not built are left out.
@@ -30,13 +34,23 @@ class Suite:
             SystemFailed: If a system cannot be built or run.
             AnswersDifferError: If a system answers otherwise than the merged models.
         """
+        found = [None if self.kept is None else self.kept.of(case) for case in cases]
+        wanted = [case for case, cell in zip(cases, found, strict=True) if cell is None]
+        with closing(self._measured(wanted)) as measured:
+            for cell in found:
+                yield cell if cell is not None else next(measured)
+
+    def _measured(self, cases: Sequence[Case]) -> Generator[list[Measured], None, None]:
         writer = WeightWriter(self.folder, self.models_dir)
         with Children(self.folder) as children:
             for number, case in enumerate(cases):
                 missing = left_out(case.systems)
                 systems = tuple(system for system in case.systems if system not in missing)
                 weights = writer.folder(case.shape, case.pets)
-                yield measure(replace(case, systems=systems), weights, children, self.repeats)
+                cell = measure(replace(case, systems=systems), weights, children, self.repeats)
+                if self.kept is not None:
+                    self.kept.keep(cell)
+                yield cell
                 later = [(after.shape, after.pets) for after in cases[number + 1 :]]
                 if (case.shape, case.pets) not in later:
                     writer.drop(case.shape, case.pets)
