@@ -1,6 +1,7 @@
 """`petstream bench engine`: the packed engine beside its peers."""
 
 import tempfile
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,11 @@ def engine(
         ),
     ] = False,
     only: Annotated[
-        str, typer.Option(help="Only cases with this in their name, such as minilm-l6/n32-8/64.")
+        str,
+        typer.Option(
+            help="Only cases with this in their name, such as minilm-l6/n32-8/64; * stands for "
+            "anything: minilm-l6/*/2t."
+        ),
     ] = "",
     repeats: Annotated[int, typer.Option(min=5, help="Timed passes of every system.")] = 5,
     dtype: Annotated[
@@ -113,7 +118,9 @@ def _cases(
     if unknown := set(chosen) - {"float32", "bfloat16"}:
         fail(f"--dtype is float32 or bfloat16, not {', '.join(sorted(unknown))}", code=2)
     by_dtype = {"float32": selection, "bfloat16": in_bfloat16(selection)}
-    found = [case for name in chosen for case in by_dtype[name] if only in case.label]
+    found = [
+        case for name in chosen for case in by_dtype[name] if fnmatchcase(case.label, f"*{only}*")
+    ]
     if not found:
         fail(f"no case has {only!r} in its name; --full and --curves have others", code=2)
     return found

@@ -45,6 +45,7 @@ from petstream.benchmarks.engine.curves import (
 )
 from petstream.benchmarks.engine.environments import Environment, left_out
 from petstream.benchmarks.engine.goals import judge
+from petstream.benchmarks.engine.kept_cells import Conditions, KeptCells
 from petstream.benchmarks.engine.measuring import (
     AnswersDifferError,
     Measured,
@@ -345,6 +346,21 @@ def test_wrong_use_says_what_is_right(arguments: list[str], said: str) -> None:
 
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+def test_cases_are_chosen_by_a_part_of_their_name(tmp_path: Path) -> None:
+    """`*` stands for anything between two parts."""
+    path = tmp_path / "cases.jsonl"
+    kept = KeptCells(path, Conditions.of_this_run(5))
+    wanted = [case for case in full_cases() if case.shape is MINILM and case.threads == 2]
+    for case in wanted:
+        kept.keep([measured(case, "ours", *([1.0] * 5))])
+
+    chosen = ("--only", "minilm-l6/*/2t/", "--dtype", "float32")
+    result = CliRunner().invoke(app, ["engine", "--full", *chosen, "--resume", str(path)])
+
+    assert result.exit_code == 0
+    assert f"{len(wanted)} of {len(wanted)}" in result.stdout
 
 
 @pytest.fixture(scope="module")
