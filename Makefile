@@ -55,9 +55,9 @@ check: $(STAMP)  ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP) $(COMPILED_STAMP) ## every benchmark that needs no GPU, one JSON document each
-	$(BIN)/petstream models fetch
-	$(BIN)/petstream bench engine --json
+bench: $(STAMP) $(COMPILED_STAMP) ## every benchmark that needs no GPU, one JSON document each: make bench > bench.json (35 minutes)
+	@$(BIN)/petstream models fetch >&2
+	@$(BIN)/petstream bench engine --json
 	@for script in $(filter-out benchmarks/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$script --json || exit 1; done
 
 bench-env: $(PEERS_STAMP) $(ORACLES_STAMP) ## the environments of what `petstream bench engine` compares with (11 GB)
