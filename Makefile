@@ -44,7 +44,7 @@ test: $(STAMP)   ## every test, real broker included
 	$(BIN)/petstream models fetch
 	@# One thread to a process: side by side, more of them only wait for each other. Hundreds of processes
 	@# import the same libraries: they find bytecode, also where the environment has Python write none.
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 20
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder --durations 20
 
 test-races: $(STAMP) ## the emulated kernels under ThreadSanitizer (nightly: minutes)
 	$(BIN)/python -m pytest -m races --durations 0 tests/gpu_ops/emulator
@@ -55,7 +55,7 @@ check: $(STAMP)  ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP) $(COMPILED_STAMP) ## every benchmark that needs no GPU, one JSON document each: make bench > bench.json (35 minutes)
+bench: $(STAMP) $(COMPILED_STAMP) ## every benchmark that needs no GPU, one JSON document each: make bench > bench.json (25 minutes)
 	@$(BIN)/petstream models fetch >&2
 	@$(BIN)/petstream bench engine --json
 	@for script in $(filter-out benchmarks/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$script --json || exit 1; done
@@ -87,7 +87,7 @@ $(ORACLES_STAMP): $(ORACLES_LOCK) | $(STAMP)
 
 test-oracles: $(ORACLES_STAMP) ## the library still answers its goldens, and we answer them too
 	$(ORACLES)/bin/python -m tests.oracles.ask_library_again
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/oracles tests/tasks/importers
+	$(BIN)/python -m pytest --numprocesses auto tests/oracles tests/tasks/importers
 
 oracles: $(ORACLES_STAMP) ## write the golden checkpoints of tests/oracles again (minutes)
 	$(ORACLES)/bin/python -m tests.oracles.write_adapter_goldens

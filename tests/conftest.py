@@ -19,6 +19,11 @@ settings.register_profile(
 settings.load_profile("any machine")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run one process more than there are cores: each waits for brokers and children by turns."""
+    return min(len(os.sched_getaffinity(0)) + 1, 4)
+
+
 @pytest.fixture(scope="session")
 def broker() -> Iterator[str]:
     """Bootstrap servers of a real Apache Kafka, started at first use for the whole run.
