@@ -19,7 +19,8 @@ from petstream.task_registry import task_registry
 from transport.embedded_broker import EmbeddedBroker
 from transport.embedded_broker.running import announce, find_running, withdraw
 from transport.embedded_broker.version import BrokerVersion, ask_version
-from transport.topics import create_topics
+from transport.errors import TransportError
+from transport.topics import TopicCreated, create_topics, delete_topics
 from workers.backbone_store import BackboneStore
 from workers.levels import LEVEL_BACKBONES
 
@@ -29,6 +30,17 @@ BATCH_PARTITIONS_PER_WORKER = 4
 machine more of them would spread nothing."""
 READY_LIMIT_S = 300.0
 """Of a loaded machine, which needs minutes to import torch in every worker."""
+
+
+class NamespaceInUseError(Exception):
+    """What should serve for a while would take the place of services that stay."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(
+            f"namespace {settings.namespace} has topics at {settings.bootstrap_servers} already, "
+            "and their services and tasks must not be replaced: name another --namespace, or use "
+            "what serves there with --attach"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +80,9 @@ def fetch_backbones(models_dir: Path) -> None:
         fetch_with_progress(store, name)
 
 
-def make_topics(settings: Settings, shape: Shape) -> None:
-    """Create the topics of the namespace that are missing."""
-    create_topics(
+def make_topics(settings: Settings, shape: Shape) -> list[TopicCreated]:
+    """Create the topics of the namespace that are missing; return what became of each."""
+    return create_topics(
         kafka_settings(settings),
         TopicNames(settings.namespace),
         levels=tuple(LEVEL_BACKBONES),
@@ -146,18 +158,24 @@ def serve_for_a_while(
 ) -> Iterator[tuple[Settings, BrokerVersion]]:
     """Run broker, scheduler and workers in a folder of their own, for the length of the block.
 
-    Only the profiles are those of this machine.
+    Only the profiles are those of this machine. On a broker that the settings name, the topics are
+    made for this and removed in the end.
 
     Yields:
         Settings that name the broker, and what the broker says of itself.
+
+    Raises:
+        NamespaceInUseError: If the namespace has topics already.
     """
     shape = shape or Shape()
     fetch_backbones(settings.models_dir)
     with tempfile.TemporaryDirectory(prefix="petstream-") as name:
         folder = Path(name)
         own = settings.with_flags(tasks_dir=folder / "tasks")
-        with broker_for(own, folder) as (served, broker):
-            make_topics(served, shape)
+        with (
+            broker_for(own, folder) as (served, broker),
+            _topics_of_its_own(served, shape, lives_longer=broker is None),
+        ):
             publish_tasks(served, task_folders)
             supervisor = supervisor_for(served, shape, folder)
             supervisor.start()
@@ -169,6 +187,23 @@ def serve_for_a_while(
                 yield served, broker.version() if broker else _version(served)
             finally:
                 supervisor.stop()
+
+
+@contextmanager
+def _topics_of_its_own(settings: Settings, shape: Shape, *, lives_longer: bool) -> Iterator[None]:
+    """Make the namespace's topics; on a broker that lives longer, remove them after the block."""
+    topics = make_topics(settings, shape)
+    new = [topic.topic for topic in topics if topic.is_new]
+    try:
+        if len(new) < len(topics):
+            raise NamespaceInUseError(settings)
+        yield
+    finally:
+        if new and lives_longer:
+            try:
+                delete_topics(kafka_settings(settings), new)
+            except TransportError as error:  # what ended the block is told, not this
+                error_console.print(f"topics of {settings.namespace} stay: {error}")
 
 
 def _version(settings: Settings) -> BrokerVersion:

@@ -6,6 +6,7 @@ its own log file and health file under the state directory.
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -34,11 +35,16 @@ class ServiceSpec:
     """One service process."""
 
     name: str
-    """Unique among the services, also the slot of its transactional id."""
+    """Unique among the services of this machine."""
     role: Literal["scheduler", "worker"]
     level: int | None
     arguments: tuple[str, ...]
     """Arguments of the `petstream` command, without health file, slot and supervisor."""
+
+    @property
+    def slot(self) -> str:
+        """Return its stable name among the services of all machines."""
+        return f"{socket.gethostname()}-{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +202,7 @@ class Supervisor:
             service.process = subprocess.Popen(
                 [
                     *(*self.command, *service.spec.arguments),
-                    *("--slot", service.spec.name),
+                    *("--slot", service.spec.slot),
                     *("--health-file", str(service.health_path)),
                     *("--supervisor-pid", str(os.getpid())),
                 ],

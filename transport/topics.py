@@ -112,9 +112,17 @@ def create_topics(
     levels: Iterable[int] = (0, 1),
     partitions: int = 12,
     batch_partitions: int | None = None,
-    replication: int = 1,
+    replication: int | None = None,
 ) -> list[TopicCreated]:
     """Make the topics that do not exist yet; those that do are left as they are.
+
+    Args:
+        settings: How to reach the brokers.
+        names: The namespace.
+        levels: One batch topic each.
+        partitions: As of `topic_specs`.
+        batch_partitions: Likewise.
+        replication: Copies of each partition. None: as many as the brokers make by default.
 
     Raises:
         BrokerUnreachable: If no broker answers.
@@ -141,6 +149,26 @@ def create_topics(
         )
         for spec in specs
     ]
+
+
+def delete_topics(settings: KafkaSettings, topics: Iterable[str]) -> None:
+    """Remove topics with all that is in them, and wait until they are gone.
+
+    Raises:
+        BrokerUnreachable: If no broker answers, or they are not gone in time.
+        TopicConfigError: If the broker refuses.
+    """
+    names = list(topics)
+    admin = admin_client(settings)
+    futures = admin.delete_topics(names, request_timeout=REQUEST_TIMEOUT_S)
+    for topic, outcome in outcomes(futures, settings).items():
+        if outcome is not None and outcome.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise TopicConfigError(topic, "deletion", "possible", f"refused: {outcome.str()}")
+    deadline = Deadline(REQUEST_TIMEOUT_S)
+    while _partition_counts(admin, names, settings):
+        if deadline.has_passed:
+            raise BrokerUnreachable(settings.bootstrap_servers, "deleted topics do not go")
+        time.sleep(0.05)
 
 
 def verify_topics(
@@ -208,14 +236,14 @@ def _deleted_after(days: int, max_bytes: int) -> dict[str, str]:
     }
 
 
-def _new_topic(spec: TopicSpec, replication: int) -> NewTopic:
+def _new_topic(spec: TopicSpec, replication: int | None) -> NewTopic:
     config = {**spec.config, "unclean.leader.election.enable": "false"}
-    if replication >= 3:
+    if replication is not None and replication >= 3:
         config["min.insync.replicas"] = "2"
     return NewTopic(
         spec.name,
         num_partitions=spec.num_partitions,
-        replication_factor=replication,
+        replication_factor=-1 if replication is None else replication,  # -1: the brokers' default
         config=config,
     )
 

@@ -1,5 +1,6 @@
 """`petstream demo`: the main job on real data."""
 
+import secrets
 import time
 from collections.abc import Callable, Sequence
 
@@ -40,7 +41,11 @@ def demo(
     bootstrap_servers: str | None = typer.Option(
         None, help="Your Kafka, host:port. Default: an embedded one for the length of the demo."
     ),
-    namespace: str | None = typer.Option(None, help="Prefix of the topics."),
+    namespace: str | None = typer.Option(
+        None,
+        help="Prefix of the topics. Default on your Kafka without --attach: one of the demo's own, "
+        "removed in the end.",
+    ),
     as_json_document: bool = typer.Option(False, "--json", help="One JSON document."),
 ) -> None:
     """Start a real Kafka, a scheduler and a worker of each level, and ask real questions.
@@ -60,7 +65,9 @@ def demo(
         settings = load_settings().with_flags(
             bootstrap_servers=bootstrap_servers, namespace=namespace
         )
-
+        if settings.bootstrap_servers is not None and namespace is None:
+            own = f"{settings.namespace[:40]}-demo-{secrets.token_hex(4)}"
+            settings = settings.with_flags(namespace=own)
         with serve_for_a_while(settings, [task.folder for task in tasks]) as (
             served,
             broker_version,

@@ -28,7 +28,10 @@ def create(
     partitions: Annotated[
         int, typer.Option(min=1, help="Of queries, batches, escalations and results.")
     ] = 12,
-    replication: Annotated[int, typer.Option(min=1, help="Copies of each partition.")] = 1,
+    replication: Annotated[
+        int | None,
+        typer.Option(min=1, help="Copies of each partition; default: as many as the brokers make."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the topics that are missing; leave the others as they are.

@@ -2,16 +2,20 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from messages.origin import Origin
+from petstream.commands.demo import app
 from petstream.demo_report import DemoReport, make_report
 from petstream.demo_samples import ExamplesMissingError, draw_samples, load_demo_tasks
+from petstream.settings import Settings
 
 TASKS = load_demo_tasks()
 
@@ -70,6 +74,35 @@ def test_anything_but_one_record_per_query_is_told(
     report = DemoReport(10, answered, 0, lost, duplicates, (), {}, 1.0, 1.0, None, {})
 
     assert not report.is_exact
+
+
+@pytest.mark.parametrize(
+    ("given", "namespace"),
+    [
+        ([], "petstream"),
+        (["--bootstrap-servers", "mine:9092"], r"petstream-demo-[0-9a-f]{8}"),
+        (["--bootstrap-servers", "mine:9092", "--namespace", "acme"], "acme"),
+    ],
+)
+def test_on_somebody_s_kafka_the_demo_has_a_namespace_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: list[str], namespace: str
+) -> None:
+    """Beside services that stay there it would fence them and replace their tasks."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "PETSTREAM_BOOTSTRAP_SERVERS", "PETSTREAM_NAMESPACE"):
+        monkeypatch.delenv(name, raising=False)
+    served: list[Settings] = []
+
+    def refuse(settings: Settings, _folders: object) -> None:
+        served.append(settings)
+        raise TimeoutError
+
+    monkeypatch.setattr("petstream.deployment.serve_for_a_while", refuse)
+
+    result = CliRunner().invoke(app, given)
+
+    assert isinstance(result.exception, TimeoutError)
+    assert re.fullmatch(namespace, served[0].namespace)
 
 
 @pytest.mark.kafka

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from socket import gethostname
 
 import numpy as np
 import pytest
@@ -187,5 +188,5 @@ def test_every_answer_is_of_one_registered_revision(updates: Updates, settings: 
             assert max(abs(given[label] - wanted[label]) for label in wanted) < TOLERANCE
 
     updates.stop_services()
-    recent = RecentTasks(recent_tasks_file(settings, 0, "worker-0-0")).read()
+    recent = RecentTasks(recent_tasks_file(settings, 0, f"{gethostname()}-worker-0-0")).read()
     assert {task.revision for task in recent} >= {numbers[-1]}, "the next start knows what was used"

@@ -9,7 +9,14 @@ from tests.contracts.members import eventually
 from transport.admin import admin_client
 from transport.errors import BrokerUnreachable, TopicConfigError
 from transport.settings import KafkaSettings
-from transport.topics import create_topics, find_differences, topic_specs, verify_topics
+from transport.topics import (
+    _new_topic,
+    create_topics,
+    delete_topics,
+    find_differences,
+    topic_specs,
+    verify_topics,
+)
 
 
 @pytest.fixture
@@ -148,6 +155,27 @@ def test_no_broker_is_said_in_one_line() -> None:
 
     assert "KAFKA_BOOTSTRAP_SERVERS" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.kafka
+def test_deleted_topics_are_gone(settings: KafkaSettings, namespace: str) -> None:
+    """At once, so that they can be made again; those that are not there are no error."""
+    names = TopicNames(namespace)
+    topics = [topic.topic for topic in create_topics(settings, names, partitions=1)]
+
+    delete_topics(settings, topics)
+    delete_topics(settings, topics)
+
+    assert all(topic.is_new for topic in create_topics(settings, names, partitions=1))
+
+
+def test_copies_are_the_brokers_default_unless_they_are_named() -> None:
+    """One copy on somebody's cluster would be lost with one broker."""
+    (spec,) = topic_specs(TopicNames("ns"))[:1]
+
+    assert _new_topic(spec, None).replication_factor == -1
+    assert _new_topic(spec, 3).replication_factor == 3
+    assert (_new_topic(spec, 3).config or {})["min.insync.replicas"] == "2"
 
 
 @pytest.mark.kafka
