@@ -7,12 +7,12 @@ commands themselves with `Settings.with_flags`.
 import json
 import os
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -73,6 +73,12 @@ class Settings(BaseSettings):
     """What workers compute on."""
     kafka: dict[str, str] = Field(default_factory=dict)
     """Further client settings (security, for example); checked against an allow-list."""
+
+    @field_validator("kafka", mode="before")
+    @classmethod
+    def _by_dotted_names(cls, given: object) -> object:
+        """Take TOML's tables for what their dots mean: a key without quotes is a table in it."""
+        return dict(_dotted(given)) if isinstance(given, Mapping) else given
 
     @property
     def figures_file(self) -> Path:
@@ -147,6 +153,15 @@ def unknown_variables(names: Iterable[str]) -> list[str]:
     """Return the names that begin as settings do and are none, most likely misspelt."""
     known = {f"PETSTREAM_{name.upper()}" for name in Settings.model_fields} | _NO_SETTINGS
     return sorted(name for name in names if name.startswith("PETSTREAM_") and name not in known)
+
+
+def _dotted(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield what is in a table and the tables in it, under names such as `security.protocol`."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _first_of(error: ValidationError) -> str:

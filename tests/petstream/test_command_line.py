@@ -11,6 +11,7 @@ import pytest
 from typer.models import CommandInfo
 
 from petstream.__main__ import COMMANDS, main
+from petstream.settings import load_settings
 from workers.backbone_catalogue import CATALOGUE
 
 
@@ -201,6 +202,24 @@ def test_a_bad_file_is_wrong_use(
     assert ended.returncode == 2
     assert ended.stderr.startswith(f"petstream: {complaint}")
     assert ended.stderr.count("\n") == 1
+
+
+def test_client_settings_are_written_with_or_without_quotes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TOML takes the dots of a key without quotes for tables in tables."""
+    monkeypatch.delenv("PETSTREAM_KAFKA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "petstream.toml").write_text(
+        '[kafka]\nsecurity.protocol = "SASL_SSL"\n"sasl.mechanism" = "SCRAM-SHA-512"\n'
+        'ssl.ca.location = "/etc/ca.pem"\n'
+    )
+
+    assert load_settings().kafka == {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "ssl.ca.location": "/etc/ca.pem",
+    }
 
 
 def test_a_misspelt_variable_is_told(petstream: CommandLine, tmp_path: Path) -> None:
