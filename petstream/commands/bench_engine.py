@@ -25,7 +25,7 @@ def engine(
         typer.Option(
             "--curves",
             help="The cases of the curves over tasks, tokens and kinds, which "
-            "benchmarks/plot_engine.py draws: 20 minutes.",
+            "benchmarks/plot_engine.py draws: a quarter of an hour.",
         ),
     ] = False,
     only: Annotated[
