@@ -60,7 +60,10 @@ class LinearChoice:
     @property
     def unpacked_linear(self) -> "UnpackedLinear":
         """The product with weights that are used once."""
-        return UnpackedLinear(self.unpacked, _op(self.unpacked, self.compiled))
+        name: str = self.unpacked
+        if self.compiled is not None and name == "compiled":
+            name += f" {self.compiled.library}"
+        return UnpackedLinear(name, _op(self.unpacked, self.compiled))
 
     def shared_linear(self, weight: torch.Tensor, bias: torch.Tensor) -> Linear:
         """Return the product with a weight that stays."""
@@ -70,7 +73,8 @@ class LinearChoice:
 class UnpackedLinear(NamedTuple):
     """A back end that takes weights as they are."""
 
-    backend: BackendName
+    name: str
+    """The back end's, with the library's where it is compiled: figures are that one's."""
     op: LinearOp
 
 

@@ -63,6 +63,13 @@ class RegisteredTasks:
         Returns when the pinned tasks are loaded, at latest after `limit_s`; the others follow in
         the background.
         """
+        wait(self._begin(), limit_s)
+
+    def _begin(self) -> "list[Future[None]]":
+        """Ask for what is in use; return the loads of what is pinned.
+
+        Under the lock, so that a record of later is applied after the older ones of its task.
+        """
         with self._lock:
             self._is_started = True
             found = {
@@ -71,18 +78,20 @@ class RegisteredTasks:
                 if value is not None and (event := _decoded(name, value)) and not event.retired
             }
             self._found.clear()
-        for name in sorted(self._pinned - found.keys()):
-            logger.warning("the pinned task %s is not registered: it is pinned once it is", name)
-        newest = {name: event.revisions[-1].reference for name, event in found.items()}
-        pinned = [self._load(newest[name]) for name in sorted(self._pinned & newest.keys())]
-        for reference in self._recent:
-            event = found.get(reference.name)
-            if event is None:
-                continue
-            if any(revision.reference == reference for revision in event.revisions):
-                self._tasks.preload(reference)
-            self._load(newest[reference.name])
-        wait(pinned, limit_s)
+            for name in sorted(self._pinned - found.keys()):
+                logger.warning(
+                    "the pinned task %s is not registered: it is pinned once it is", name
+                )
+            newest = {name: event.revisions[-1].reference for name, event in found.items()}
+            pinned = [self._load(newest[name]) for name in sorted(self._pinned & newest.keys())]
+            for reference in self._recent:
+                event = found.get(reference.name)
+                if event is None:
+                    continue
+                if any(revision.reference == reference for revision in event.revisions):
+                    self._tasks.preload(reference)
+                self._load(newest[reference.name])
+            return pinned
 
     def _load(self, newest: TaskReference) -> "Future[None]":
         if newest.name in self._pinned:

@@ -27,7 +27,7 @@ class RelativeBias:
 
         Args:
             table: Shape (num_buckets, num_heads).
-            max_positions: Of the longest row.
+            max_positions: Of the longest row without virtual tokens.
         """
         self._table = table
         self._max_positions = max_positions
@@ -41,8 +41,9 @@ class RelativeBias:
         """
         square = self._square
         if square.shape[1] < num_tokens:
+            # The virtual tokens of a prompt come on top of what there are positions for.
             # Two threads may both build it, and either is right.
-            size = min(power_of_two(num_tokens), self._max_positions)
+            size = max(num_tokens, min(power_of_two(num_tokens), self._max_positions))
             self._square = square = _bias(self._table, size)
         return square
 

@@ -134,7 +134,9 @@ class WorkerStage:
                 for reference, task in zip(references, acquired, strict=True)
             }
             outcomes = self._outcomes(batches, tasks, started_ms)
-        compute = (f"compute_l{self._level}", 1000 * self._wall_clock_s() - started_ms)
+        # The wall's clock may be set back meanwhile.
+        compute_ms = max(0.0, 1000 * self._wall_clock_s() - started_ms)
+        compute = (f"compute_l{self._level}", compute_ms)
         for batch_number, batch in enumerate(batches):
             wait = (f"wait_l{self._level}", max(0.0, started_ms - batch.created_ms))
             for row_number, row in enumerate(batch.rows):
@@ -192,14 +194,15 @@ class WorkerStage:
     ) -> tuple[Sequence[NDArray[np.float32]], _Refusal | None]:
         """Return the rows' logits, or why there are none.
 
-        The error itself ends here: it holds on to what the pass had computed, which may be the
-        memory that the next try needs.
+        The error itself ends here, whatever it is: one that left would end the process, and the
+        next, for ever, by the same batch. It holds on to what the pass had computed, which may be
+        the memory that the next try needs.
         """
         try:
             return self._engine.run(rows), None
-        except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+        except Exception as error:
             if len(rows) == 1:
-                logger.warning("a row failed: %s", error)
+                logger.warning("a row failed: %s", error, exc_info=True)
             return (), _Refusal(Reason.MODEL_FAILED, type(error).__name__, "compute")
 
     def _settle_or_refuse(

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gpu_ops.activations import ACTIVATIONS
 from gpu_ops.bottleneck import BottleneckWeights
 from gpu_ops.compacter import CompacterWeights, KroneckerFactors
 from gpu_ops.layer_norm import NormDeltas, NormWeights
@@ -335,6 +336,11 @@ def _own_norm(norm: Norm) -> NormWeights:
 
 def _projections(adapter: Bottleneck) -> BottleneckWeights | CompacterWeights:
     down, up = adapter.down_weight, adapter.up_weight
+    if adapter.activation not in ACTIVATIONS:
+        raise TaskUnsupportedError(
+            f"an adapter's activation is {adapter.activation!r}: the engine has "
+            f"{', '.join(ACTIVATIONS)}"
+        )
     if isinstance(down, KroneckerSum) and isinstance(up, KroneckerSum):
         return CompacterWeights(
             down=_factors(down),

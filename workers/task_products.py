@@ -96,6 +96,6 @@ def _products(
     measure: Callable[[], Gains],
     figures: MachineFigures,
 ) -> TaskProducts:
-    name = f"{what} {dtype_name(dtype)} {linear.backend}"
+    name = f"{what} {dtype_name(dtype)} {linear.name}"
     found = figures.measured(name, lambda: measure()._asdict())
     return TaskProducts(linear.op, Gains.of(found).break_even_rows())

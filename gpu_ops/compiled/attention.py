@@ -39,20 +39,28 @@ class CompiledAttention:
         Args:
             qkv: Shape (num_tokens, 3 * hidden), float32 or bfloat16.
             num_heads: Heads that `hidden` divides into; their width must be in `HEAD_WIDTHS`.
-            row_lens: Tokens of each row, in order.
-            bias: Shape (num_heads, n, n), or None.
+            row_lens: Tokens of each row, in order; together at most `num_tokens`.
+            bias: Shape (num_heads, n, n) with n at least the longest row, or None.
             prefixes: By the row's number.
 
         Returns:
             Shape (num_tokens, hidden); zero for padding.
 
         Raises:
-            ValueError: If the heads have another width.
+            ValueError: If the heads have another width, or rows are longer than `qkv` or `bias`.
         """
         num_tokens, hidden = len(qkv), qkv.shape[1] // 3
         width, num_rows = hidden // num_heads, len(row_lens)
         if width not in HEAD_WIDTHS:
             raise ValueError(f"expected heads of a multiple of 16 up to 256, got {width}")
+        if sum(row_lens) > num_tokens:
+            raise ValueError(f"expected rows of {num_tokens} tokens at most, got {sum(row_lens)}")
+        longest = max(row_lens)
+        if bias is not None and (len(bias) != num_heads or min(bias.shape[1:]) < longest):
+            raise ValueError(
+                f"expected a bias of ({num_heads}, {longest}, {longest}) or more, "
+                f"got {tuple(bias.shape)}"
+            )
         check_contiguous(qkv)
         out = qkv.new_empty(num_tokens, hidden)
         bias = None if bias is None else bias.float().contiguous()

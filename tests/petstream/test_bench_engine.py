@@ -348,13 +348,16 @@ def test_wrong_use_says_what_is_right(arguments: list[str], said: str) -> None:
     assert said in result.stderr
 
 
-def test_cases_are_chosen_by_a_part_of_their_name(tmp_path: Path) -> None:
+def test_cases_are_chosen_by_a_part_of_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`*` stands for anything between two parts."""
+    monkeypatch.setattr("petstream.benchmarks.engine.kept_cells.commit", lambda: "abc1234")
     path = tmp_path / "cases.jsonl"
     kept = KeptCells(path, Conditions.of_this_run(5))
     wanted = [case for case in full_cases() if case.shape is MINILM and case.threads == 2]
     for case in wanted:
-        kept.keep([measured(case, "ours", *([1.0] * 5))])
+        kept.keep(case, [measured(case, "ours", *([1.0] * 5))])
 
     chosen = ("--only", "minilm-l6/*/2t/", "--dtype", "float32")
     result = CliRunner().invoke(app, ["engine", "--full", *chosen, "--resume", str(path)])
@@ -459,6 +462,29 @@ def test_a_system_that_answers_otherwise_is_not_timed(
 
     without_it = measure(replace(case, tasks=2), folder, children, repeats=5)
     assert [one.system for one in without_it] == ["seqs", "ours"]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_named_and_costs_no_later_case(
+    writer: WeightWriter, tmp_path: Path
+) -> None:
+    """By the kernel for want of memory, say."""
+    case = Case(TINY, U4_8, 2, LORA, ("ours", "transformers-padded"), rows=2)
+    folder = writer.folder(TINY, LORA)
+    with Children(tmp_path) as children:
+        killed = children.of("petstream_engine", 1)
+        killed._process.kill()
+        killed._process.wait()
+
+        with pytest.raises(SystemFailed, match="ours could not build"):
+            measure(case, folder, children, repeats=5)
+        again = measure(case, folder, children, repeats=5)
+
+        assert [one.system for one in again] == [*case.systems]
+        children.of("petstream_engine", 1)._process.kill()
+        others = children.of("transformers_models", 1)
+
+    assert not others.runs, "no process stays behind"
 
 
 @pytest.mark.slow

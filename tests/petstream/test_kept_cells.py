@@ -20,6 +20,12 @@ FULL_CASE = "bert-base/u32-128/256/lora-query-value/2t/float32"
 CASE = Case(MINILM, U4_8, 4, LORA, ("ours", "bare"))
 
 
+@pytest.fixture
+def committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the checkout have no changes, whoever works on it."""
+    monkeypatch.setattr("petstream.benchmarks.engine.kept_cells.commit", lambda: "abc1234")
+
+
 def cell_of(case: Case, *times_s: float) -> list[Measured]:
     ours = Measured(case, "ours", "a library 1", 100, 2.0, times_s, 1e-6, 1e6)
     return [ours, replace(ours, system="bare", max_difference=None, bytes_per_task=None)]
@@ -27,7 +33,7 @@ def cell_of(case: Case, *times_s: float) -> list[Measured]:
 
 def test_a_case_is_found_again_as_it_was_measured(tmp_path: Path) -> None:
     path = tmp_path / "cases.jsonl"
-    KeptCells(path, HERE).keep(cell_of(CASE, 0.1, 0.2, 1 / 3))
+    KeptCells(path, HERE).keep(CASE, cell_of(CASE, 0.1, 0.2, 1 / 3))
 
     kept = KeptCells(path, HERE)
 
@@ -35,19 +41,43 @@ def test_a_case_is_found_again_as_it_was_measured(tmp_path: Path) -> None:
     assert kept.of(replace(CASE, mix=U8_32)) is None
 
 
+def test_a_case_of_another_selection_is_another_case(tmp_path: Path) -> None:
+    """`--curves` and `--full` have cases of one name with other rows, or with fewer systems."""
+    path = tmp_path / "cases.jsonl"
+    kept = KeptCells(path, HERE)
+    kept.keep(CASE, cell_of(CASE, 1.0))
+    more_rows = replace(CASE, rows=16)
+    kept.keep(more_rows, cell_of(more_rows, 2.0))
+
+    for found in (kept, KeptCells(path, HERE)):
+        assert found.of(CASE) == cell_of(CASE, 1.0)
+        assert found.of(more_rows) == cell_of(more_rows, 2.0)
+        assert found.of(replace(CASE, systems=(*CASE.systems, "seqs"))) is None
+
+
+def test_a_checkout_with_changes_is_refused(tmp_path: Path) -> None:
+    """Two of them have one name and other code."""
+    path = tmp_path / "cases.jsonl"
+
+    with pytest.raises(KeptCellsError, match="commit them"):
+        KeptCells(path, HERE.model_copy(update={"commit": "abc1234-dirty"}))
+
+    assert not path.exists()
+
+
 def test_a_line_that_was_cut_off_is_measured_again(tmp_path: Path) -> None:
     """A process that is killed while it writes leaves a part of a line."""
     path = tmp_path / "cases.jsonl"
     other = replace(CASE, mix=U8_32)
     kept = KeptCells(path, HERE)
-    kept.keep(cell_of(CASE, 1.0))
-    kept.keep(cell_of(other, 2.0))
+    kept.keep(CASE, cell_of(CASE, 1.0))
+    kept.keep(other, cell_of(other, 2.0))
     path.write_bytes(path.read_bytes()[:-20])
 
     kept = KeptCells(path, HERE)
     assert kept.of(CASE) is not None
     assert kept.of(other) is None
-    kept.keep(cell_of(other, 3.0))
+    kept.keep(other, cell_of(other, 3.0))
 
     assert KeptCells(path, HERE).of(other) == cell_of(other, 3.0)
 
@@ -57,7 +87,7 @@ def test_a_first_line_without_its_end_is_written_again(tmp_path: Path) -> None:
     KeptCells(path, HERE)
     path.write_bytes(path.read_bytes()[:-1])
 
-    KeptCells(path, HERE).keep(cell_of(CASE, 1.0))
+    KeptCells(path, HERE).keep(CASE, cell_of(CASE, 1.0))
 
     assert KeptCells(path, HERE).of(CASE) == cell_of(CASE, 1.0)
 
@@ -93,7 +123,9 @@ def test_a_line_of_something_else_is_named(tmp_path: Path, line: bytes) -> None:
 
 
 @pytest.mark.parametrize("content", ["my notes\n", "my notes"])
-def test_the_command_refuses_a_file_of_something_else(tmp_path: Path, content: str) -> None:
+def test_the_command_refuses_a_file_of_something_else(
+    tmp_path: Path, content: str, committed: None
+) -> None:
     path = tmp_path / "notes.txt"
     path.write_text(content)
 
@@ -104,11 +136,11 @@ def test_the_command_refuses_a_file_of_something_else(tmp_path: Path, content: s
     assert path.read_text() == content
 
 
-def test_the_command_measures_nothing_that_is_there(tmp_path: Path) -> None:
+def test_the_command_measures_nothing_that_is_there(tmp_path: Path, committed: None) -> None:
     """Its figures are those of the file, to the last one."""
     path = tmp_path / "cases.jsonl"
     (case,) = (case for case in full_cases() if case.label == FULL_CASE)
-    KeptCells(path, Conditions.of_this_run(5)).keep(cell_of(case, 0.5, 0.25, 0.125, 1.0, 2.0))
+    KeptCells(path, Conditions.of_this_run(5)).keep(case, cell_of(case, 0.5, 0.25, 0.125, 1.0, 2.0))
 
     result = CliRunner().invoke(
         app, ["engine", "--full", "--only", FULL_CASE, "--resume", str(path)]

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
+from gpu_ops.varlen_attention import varlen_attention
 from tasks.backbone_shape import read_shape
 from tests.workers.dense_reference import (
     hidden_states,
@@ -205,6 +206,33 @@ def test_the_norms_of_old_checkpoints_have_other_names(tmp_path: Path) -> None:
     for place, norm in found.norms.items():
         assert all(map(torch.equal, norm, expected.norms[place]))
     assert all(map(torch.equal, found.embeddings.norm, expected.embeddings.norm))
+
+
+@pytest.mark.parametrize("any_model", ["mpnet", "mpnet-long"], indirect=True)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_prompt_behind_the_embeddings_comes_on_top_of_all_positions(
+    any_model: Pair, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So rows have more tokens than positions, and distances beyond those of rows without one."""
+    engine = any_model.engine
+    if not compiled:
+        monkeypatch.setattr(
+            engine.encoders["float32"],
+            "operators",
+            replace(engine.encoders["float32"].operators, attention=varlen_attention),
+        )
+    dense = random_task("prompt-hidden", engine.backbone.shape)
+    virtual = torch.from_numpy(dense.dense["embeddings.prompt"])
+    ids = words(engine, engine.backbone.shape.max_positions)
+
+    (found,) = engine.run([EngineRow(dense.load(engine), ids)])
+
+    plain: Any = any_model.plain
+    with torch.inference_mode():
+        embedded = plain.embeddings(torch.from_numpy(ids)[None])
+        states = plain.encoder(torch.cat([virtual[None], embedded], dim=1))[0][0]
+    own = states[len(virtual) :].mean(0).numpy()
+    assert distance(found, own @ dense.head_weight.T + dense.head_bias) < TOLERANCE
 
 
 def test_relative_distances_fall_into_the_buckets_of_transformers() -> None:

@@ -106,6 +106,8 @@ def test_the_compiled_product_is_one_of_float32(library: Library) -> None:
 
     assert names == [f"linear 40x24 float32 {library.name}", "linear 40x24 bfloat16"]
     assert (choice.shared, choice.unpacked) == ("compiled-packed", "compiled")
+    assert choice.unpacked_linear.name == f"compiled {library.name}"
+    assert narrow.unpacked_linear.name == "torch"
     assert (narrow.shared, narrow.unpacked) == ("torch", "torch")
     for found in (
         choice.shared_linear(weight, bias)(x),

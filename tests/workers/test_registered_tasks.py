@@ -1,5 +1,6 @@
 """What a worker does with the tasks topic, on real artifacts."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,34 @@ def test_the_newest_revision_is_the_pinned_one(
 
     assert in_memory(tasks) >= {second}
     assert first not in in_memory(tasks)
+    tasks.close()
+
+
+def test_what_is_registered_during_the_start_is_newer_than_what_it_loads(
+    store: WatchedStore, small_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The topic's thread goes on meanwhile; its pin of a new revision must not be taken back."""
+    first = add_task(store, small_engine, "weather", "bitfit")
+    second = add_task(store, small_engine, "weather", "ia3")
+    tasks = TaskManager(store, small_engine, level=0, memory_limit_bytes=PLENTY)
+    registered = RegisteredTasks(tasks, ["weather"], [])
+    registered.apply(*event(first))
+    pin, pinned, threads = tasks.pin, list[TaskReference](), list[threading.Thread]()
+
+    def pin_slowly(reference: TaskReference) -> None:
+        if not threads:
+            threads.append(threading.Thread(target=registered.apply, args=event(first, second)))
+            threads[0].start()
+            threads[0].join(0.5)  # it would be through by now if nothing kept it waiting
+        pinned.append(reference)
+        pin(reference)
+
+    monkeypatch.setattr(tasks, "pin", pin_slowly)
+
+    registered.start(LIMIT_S)
+    threads[0].join(LIMIT_S)
+
+    assert pinned == [first, second]
     tasks.close()
 
 

@@ -259,6 +259,44 @@ def test_one_row_that_fails_costs_no_other(small: Bench) -> None:
     assert failed.reason is Reason.MODEL_FAILED
 
 
+@pytest.mark.parametrize("error", [KeyError("elu"), TypeError("no tensor"), AssertionError()])
+def test_a_task_whose_code_fails_ends_no_process(
+    small: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Its rows are answered with errors; left in the topic, they would end the next process too."""
+    run = small.engine.run
+
+    def fails(rows: Sequence[EngineRow]) -> list[NDArray[np.float32]]:
+        if any(len(row.token_ids) == 3 for row in rows):
+            raise error
+        return run(rows)
+
+    monkeypatch.setattr(small.engine, "run", fails)
+    rows = [
+        replace(small.row(HAM, offset=number), parameters=QueryParameters(level=0))
+        for number in range(4)
+    ]
+    rows[2] = replace(rows[2], token_ids=np.array([101, 2_000, 102], "<u4").tobytes())
+
+    given = answers(small.run(small.batch(rows)))
+
+    assert [isinstance(answer, Result) for answer in given] == [True, True, False, True]
+    failed = given[2]
+    assert isinstance(failed, ErrorAnswer)
+    assert (failed.reason, failed.message) == (Reason.MODEL_FAILED, type(error).__name__)
+
+
+def test_no_time_is_negative_when_the_clock_is_set_back(
+    small: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times_s = iter([2_000_000_000.0, 1_999_999_000.0])
+    monkeypatch.setattr(small.stage, "_wall_clock_s", lambda: next(times_s))
+
+    (given,) = answers(small.run(small.batch([small.row(SPAM)])))
+
+    assert dict(given.timings_ms)["compute_l0"] == 0.0
+
+
 @pytest.mark.parametrize(
     "carried",
     [

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -62,11 +63,17 @@ class ChildProcess:
             raise SystemFailed(f"{named} could not {do}: {answer['error']}")
         return answer
 
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
     def close(self) -> None:
-        """Let it end."""
+        """Let it end; one that has ended by itself is no error here."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # what was not written before it ended
+            self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
 
@@ -89,9 +96,13 @@ class Children:
         return self._started[key]
 
     def drop_all(self) -> None:
-        """Let every process forget what it built."""
-        for child in self._started.values():
-            child.ask("drop")
+        """Let every process forget what it built; one that ended is started anew when asked for."""
+        for key, child in list(self._started.items()):
+            if child.runs:
+                child.ask("drop")
+            else:
+                child.close()
+                del self._started[key]
 
     def __enter__(self) -> "Children":
         return self

@@ -25,6 +25,8 @@ class _Line(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+_CaseKey = tuple[str, int, tuple[str, ...]]
+"""Label, rows, systems: cases of one name differ in the others from one selection to another."""
 _AnyLine = TypeVar("_AnyLine", bound=_Line)
 
 
@@ -53,6 +55,18 @@ class Conditions(_Line):
             repeats=repeats,
         )
 
+    def check_commit(self) -> None:
+        """Refuse a checkout with changes: two of them have one name and other code.
+
+        Raises:
+            KeptCellsError: If there are any.
+        """
+        if self.commit.endswith("-dirty"):
+            raise KeptCellsError(
+                f"figures of {self.commit} cannot be gone on with, since its changes have no name: "
+                "commit them, or run without --resume"
+            )
+
     def differences_from(self, other: "Conditions") -> str:
         """Return what is otherwise there, in words; empty if nothing is."""
         mine, theirs = self.model_dump(), other.model_dump()
@@ -78,6 +92,9 @@ class _KeptSystem(_Line):
 class _KeptCell(_Line):
     case: str
     """Its label."""
+    rows: int
+    asked: tuple[str, ...]
+    """Systems of the case, those that were left out or did another's work among them."""
     systems: list[_KeptSystem]
 
 
@@ -90,11 +107,13 @@ class KeptCells:
         A last line that was cut off while it was written is taken off: its case is measured again.
 
         Raises:
-            KeptCellsError: If the file holds something else, or was written under other conditions.
+            KeptCellsError: If the file holds something else, was written under other conditions, or
+                the checkout has changes.
             OSError: If it cannot be read or written.
         """
+        conditions.check_commit()
         self._path = path
-        self._cells: dict[str, _KeptCell] = {}
+        self._cells: dict[_CaseKey, _KeptCell] = {}
         content = path.read_bytes() if path.exists() else b""
         if not content:
             self._append(conditions)
@@ -108,7 +127,7 @@ class KeptCells:
             )
         for number, line in enumerate(lines[1:], start=2):
             cell = self._read(_KeptCell, line, number)
-            self._cells[cell.case] = cell
+            self._cells[cell.case, cell.rows, cell.asked] = cell
         if cut_off:
             os.truncate(path, len(content) - len(cut_off))
         if not lines:
@@ -116,17 +135,17 @@ class KeptCells:
 
     def of(self, case: Case) -> list[Measured] | None:
         """Return what was measured of a case, None if nothing was."""
-        cell = self._cells.get(case.label)
+        cell = self._cells.get((case.label, case.rows, case.systems))
         if cell is None:
             return None
         return [Measured(case=case, **one.model_dump()) for one in cell.systems]
 
-    def keep(self, measured: Sequence[Measured]) -> None:
+    def keep(self, case: Case, measured: Sequence[Measured]) -> None:
         """Write a case down, so that it outlives this process and the machine's next start."""
         systems = [_KeptSystem.model_validate(one, from_attributes=True) for one in measured]
-        cell = _KeptCell(case=measured[0].case.label, systems=systems)
+        cell = _KeptCell(case=case.label, rows=case.rows, asked=case.systems, systems=systems)
         self._append(cell)
-        self._cells[cell.case] = cell
+        self._cells[case.label, case.rows, case.systems] = cell
 
     def _read(self, kind: type[_AnyLine], line: bytes, number: int) -> _AnyLine:
         try:

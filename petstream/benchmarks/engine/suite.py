@@ -49,7 +49,7 @@ class Suite:
                 weights = writer.folder(case.shape, case.pets)
                 cell = measure(replace(case, systems=systems), weights, children, self.repeats)
                 if self.kept is not None:
-                    self.kept.keep(cell)
+                    self.kept.keep(case, cell)
                 yield cell
                 later = [(after.shape, after.pets) for after in cases[number + 1 :]]
                 if (case.shape, case.pets) not in later:

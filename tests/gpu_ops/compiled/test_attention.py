@@ -74,6 +74,24 @@ def test_a_bias_may_lie_in_memory_in_any_order(library: Library) -> None:
     assert_close(CompiledAttention(library)(qkv, 2, [9], square.permute(2, 0, 1)), expected)
 
 
+@pytest.mark.parametrize(
+    ("row_lens", "bias", "said"),
+    [
+        ([5, 5], None, "rows of 9 tokens"),
+        ([5, 4], (2, 4, 4), r"a bias of \(2, 5, 5\) or more, got \(2, 4, 4\)"),
+        ([5, 4], (1, 8, 8), r"a bias of \(2, 5, 5\) or more, got \(1, 8, 8\)"),
+        ([5, 4], (2, 8, 4), r"a bias of \(2, 5, 5\) or more, got \(2, 8, 4\)"),
+    ],
+)
+def test_what_would_be_read_past_its_end_is_refused(
+    library: Library, row_lens: list[int], bias: tuple[int, int, int] | None, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        CompiledAttention(library)(
+            normal(9, 3 * 64), 2, row_lens, None if bias is None else normal(*bias)
+        )
+
+
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-20, 30.0, 1e3])
 def test_scores_may_be_tiny_or_huge(library: Library, scale: float) -> None:
     """From denormal products to a softmax that is a choice of one."""
