@@ -55,7 +55,7 @@ check: $(STAMP)  ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP) $(COMPILED_STAMP) ## every benchmark that needs no GPU, one JSON document each: make bench > bench.json (25 minutes)
+bench: $(STAMP) $(COMPILED_STAMP) ## every benchmark that needs no GPU, one JSON document each: make bench > bench.json (half an hour)
 	@$(BIN)/petstream models fetch >&2
 	@$(BIN)/petstream bench engine --json
 	@for script in $(filter-out benchmarks/bench_gpu.py,$(wildcard benchmarks/bench_*.py)); do $(BIN)/python $$script --json || exit 1; done

@@ -97,7 +97,9 @@ class PassGraphs:
         self._input: torch.Tensor | None = None
         self._graphs: OrderedDict[Hashable, _CapturedPass | None] = OrderedDict()
         """By what is launched; None: it was launched once, and not captured."""
+        self.num_captures = 0
         self.num_replays = 0
+        """Those of passes that were captured just before included."""
 
     def run(
         self, hidden: torch.Tensor, batch: PackedBatch, rows: PackedRows, plan: BatchPlan
@@ -119,6 +121,7 @@ class PassGraphs:
         captured = self._graphs.pop(key, None)
         if is_known and captured is None:
             captured = _CapturedPass(pass_, self._run, self._memory)
+            self.num_captures += 1
         if captured is None:
             out = self._run(pass_)
         else:
