@@ -23,6 +23,7 @@ from tests.workers.dense_reference import (
 from tests.workers.pets import PAPERS_PETS, identity_task, random_task
 from tests.workers.tiny_models import CONFIGS, FAMILIES, PAIRS_HAVE_TYPES, save_random
 from workers.backbone import Backbone
+from workers.encoder import Encoder
 from workers.engine import Engine, EngineRow
 from workers.errors import RowError
 from workers.relative_attention import relative_buckets
@@ -215,12 +216,11 @@ def test_a_prompt_behind_the_embeddings_comes_on_top_of_all_positions(
 ) -> None:
     """So rows have more tokens than positions, and distances beyond those of rows without one."""
     engine = any_model.engine
+    encoder = engine.encoders["float32"]
+    assert isinstance(encoder, Encoder)
     if not compiled:
-        monkeypatch.setattr(
-            engine.encoders["float32"],
-            "operators",
-            replace(engine.encoders["float32"].operators, attention=varlen_attention),
-        )
+        plain_attention = replace(encoder.operators, attention=varlen_attention)
+        monkeypatch.setattr(encoder, "operators", plain_attention)
     dense = random_task("prompt-hidden", engine.backbone.shape)
     virtual = torch.from_numpy(dense.dense["embeddings.prompt"])
     ids = words(engine, engine.backbone.shape.max_positions)
