@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from gpu_ops.grouped.operator_schedule import deal, intensity
+from gpu_ops.grouped.operator_schedule import Work, deal, intensity
 from gpu_ops.grouped.segments import Segment as RowGroup
 from gpu_ops.grouped.segments import row_slots
 from workers.backbone import PRODUCTS, Product
@@ -25,6 +25,7 @@ from workers.grouped.placed_operators import PlacedOperator, PlacedOperators
 from workers.grouped.slot_pool import SlotPool
 from workers.grouped.task_form import Place, TaskForm
 from workers.grouped.task_pools import TaskPools
+from workers.loaded_task import LoadedTask
 from workers.packed_batch import PackedBatch, Segment
 from workers.task_ops import ProductOps
 
@@ -67,7 +68,7 @@ def plan_batch(
 ) -> BatchPlan:
     """Give the batch's tasks their slots and put together what runs where.
 
-    Pools keep the batch's slots until the next batch is planned.
+    Pools keep the batch's slots, and their tensors, until the next batch is planned.
 
     Args:
         batch: On the device, its tasks too.
@@ -81,6 +82,16 @@ def plan_batch(
 
 SizedFamily = Literal["sparse", "low_ranks", "adapters"]
 """Of operators that have a pool for each size: the fields of `TaskForm`."""
+
+
+class _Use(NamedTuple):
+    """A pool that segments need behind a product."""
+
+    users: Sequence[int]
+    """Numbers of the segments."""
+    pool: SlotPool
+    make: Callable[[Sequence[RowGroup]], PlacedOperator]
+    """Makes the operator for rows of some of them."""
 
 
 class _Own(NamedTuple):
@@ -114,13 +125,18 @@ class _Planner:
             for place, ops in form.looped.items():
                 looped.setdefault(place, []).append((segment, ops))
         pools = self._pools
+        owning = self._users(lambda form: form.has_vectors)
         scaling = self._users(lambda form: form.has_scales)
-        vectors = self._row_slots(pools.vectors, self._users(lambda form: form.has_vectors))
+        uses = {product: self._uses(product) for product in PRODUCTS}
+        needs = {use.pool: use.users for of in uses.values() for use in of}
+        needs |= {pools.vectors: owning, pools.scales: scaling}
+        pools.memory.give_slots({pool: self._tasks(users) for pool, users in needs.items()})
+        vectors = self._row_slots(pools.vectors, owning)
         scales = self._row_slots(pools.scales, scaling) if scaling else None
         changes = {
-            product: self._dealt(operators)
-            for product in PRODUCTS
-            if (operators := self._operators(product))
+            product: self._dealt([own for use in of for own in self._units(use)])
+            for product, of in uses.items()
+            if of
         }
         all_masked = frozenset(
             product for product in PRODUCTS if all(product in form.masked for form in self._forms)
@@ -131,7 +147,7 @@ class _Planner:
             scales_number=scales,
             launches=(
                 pools.vectors.generation,
-                pools.scales.generation,
+                None if scales is None else pools.scales.generation,
                 all_masked,
                 tuple(
                     (product, tuple(tuple(one.launches for one in of) for of in streams))
@@ -143,47 +159,40 @@ class _Planner:
             looped=looped,
         )
 
-    def _operators(self, product: Product) -> list[_Own]:
+    def _uses(self, product: Product) -> list[_Use]:
         """Return what changes a product; of one task, in the order in which it is to run."""
         pools, make = self._pools, self._make
         masked = self._users(lambda form: product in form.masked)
         found = []
         if masked:
-            found += self._units(
-                masked, pools.masks(product), partial(make.masked_product, product)
-            )
+            found.append(_Use(masked, pools.masks(product), partial(make.masked_product, product)))
         for size, users in self._by_size("sparse", product):
             operator = partial(make.sparse_delta, product, size)
-            found += self._units(users, pools.sparse(product, size), operator)
+            found.append(_Use(users, pools.sparse(product, size), operator))
         for rank, users in self._by_size("low_ranks", product):
             operator = partial(make.low_rank, product, rank)
-            found += self._units(users, pools.low_rank(product, rank), operator)
+            found.append(_Use(users, pools.low_rank(product, rank), operator))
         for width, users in self._by_size("adapters", product):
             operator = partial(make.bottleneck, product, width)
-            found += self._units(users, pools.adapters(product, width), operator)
+            found.append(_Use(users, pools.adapters(product, width), operator))
         return found
 
-    def _units(
-        self,
-        users: Sequence[int],
-        pool: SlotPool,
-        make: Callable[[Sequence[RowGroup]], PlacedOperator],
-    ) -> list[_Own]:
+    def _units(self, use: _Use) -> list[_Own]:
         """Return one operator for all users of a pool, or one for each, as is asked for."""
-        numbered = list(zip(users, self._groups(pool, users), strict=True))
+        numbered = list(zip(use.users, self._groups(use.pool, use.users), strict=True))
         units = [numbered] if self._how.unit == "grouped" else [[one] for one in numbered]
         return [
-            _Own(frozenset(user for user, _ in unit), make([group for _, group in unit]))
+            _Own(frozenset(user for user, _ in unit), use.make([group for _, group in unit]))
             for unit in units
         ]
 
     def _dealt(self, operators: Sequence[_Own]) -> list[list[PlacedOperator]]:
-        chains = _chains(operators)
         if self._how.num_streams == 1:
             # As they come: by intensity their order would go by the batch's rows, and with it
             # which graph the batch is.
-            return [chains]
-        intensities = [intensity(chain.work) for chain in chains]
+            return [[own.operator for own in operators]]
+        chains = _chains(operators)
+        intensities = [intensity(chain.work()) for chain in chains]
         return deal(chains, intensities, self._how.num_streams)
 
     def _users(self, has: Callable[[TaskForm], bool]) -> list[int]:
@@ -197,8 +206,11 @@ class _Planner:
         """Return the number of the table of each token's slot."""
         return self._tables.add(row_slots(self._groups(pool, users), self._num_tokens))
 
+    def _tasks(self, users: Sequence[int]) -> list[LoadedTask]:
+        return [self._segments[user].task for user in users]
+
     def _groups(self, pool: SlotPool, users: Sequence[int]) -> list[RowGroup]:
-        slots = pool.slots_of([self._segments[user].task for user in users])
+        slots = pool.slots_of(self._tasks(users))
         return [
             RowGroup(self._segments[user].tokens, slot)
             for user, slot in zip(users, slots, strict=True)
@@ -237,5 +249,7 @@ def _in_turn(operators: Sequence[PlacedOperator]) -> PlacedOperator:
         for one in operators:
             one.run(layer, y, x)
 
-    launches = tuple(one.launches for one in operators)
-    return PlacedOperator(launches, reduce(add, [one.work for one in operators]), run)
+    def work() -> Work:
+        return reduce(add, [one.work() for one in operators])
+
+    return PlacedOperator(tuple(one.launches for one in operators), work, run)

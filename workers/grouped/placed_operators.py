@@ -38,8 +38,8 @@ class PlacedOperator(NamedTuple):
 
     launches: Hashable
     """What is launched, on which weights; equal for the same with other tables."""
-    work: Work
-    """Of one layer."""
+    work: Callable[[], Work]
+    """Returns that of one layer, by which operators are dealt over several streams."""
     run: Callable[[int, torch.Tensor, torch.Tensor], None]
     """Given the layer, what it changes and what it reads."""
 
@@ -81,7 +81,9 @@ class PlacedOperators:
             weight = self._weight(layer, product)
             masked_product_(y, x, weight, kept, self._on_device(tiles), self._kernels)
 
-        work = masked_product_work(_rows(groups), num_in, num_out, self._element_bytes)
+        def work() -> Work:
+            return masked_product_work(_rows(groups), num_in, num_out, self._element_bytes)
+
         launches = ("masked_product", product, tiles.tile_rows, pool.generation)
         return PlacedOperator(launches, work, run)
 
@@ -99,8 +101,10 @@ class PlacedOperators:
             weight = self._weight(layer, product)
             add_sparse_delta_(y, x, weight, changes, self._on_device(tiles), self._kernels)
 
-        changes_of = [num_changes] * len(groups)
-        work = sparse_delta_work(_rows(groups), changes_of, num_in, num_out, self._element_bytes)
+        def work() -> Work:
+            changes_of, element_bytes = [num_changes] * len(groups), self._element_bytes
+            return sparse_delta_work(_rows(groups), changes_of, num_in, num_out, element_bytes)
+
         launches = ("sparse_delta", product, num_changes, pool.generation)
         return PlacedOperator(launches, work, run)
 
@@ -119,7 +123,10 @@ class PlacedOperators:
             grouped = slots if tile_rows is None else TileTable(slots, tile_rows)
             add_low_rank_(y, x, factors, grouped, self._kernels)
 
-        work = low_rank_work(_rows(groups), num_in, num_out, rank, blocks, self._element_bytes)
+        def work() -> Work:
+            rows, element_bytes = _rows(groups), self._element_bytes
+            return low_rank_work(rows, num_in, num_out, rank, blocks, element_bytes)
+
         launches = ("low_rank", product, rank, tile_rows, pool.generation)
         return PlacedOperator(launches, work, run)
 
@@ -135,7 +142,9 @@ class PlacedOperators:
             adapters = BottleneckPool(*(pool.at(layer, name) for name in BottleneckPool._fields))
             add_bottleneck_(y, adapters, self._on_device(tiles), self._kernels)
 
-        work = bottleneck_work(_rows(groups), hidden, bottleneck, self._element_bytes)
+        def work() -> Work:
+            return bottleneck_work(_rows(groups), hidden, bottleneck, self._element_bytes)
+
         launches = ("bottleneck", product, bottleneck, tiles.tile_rows, pool.generation)
         return PlacedOperator(launches, work, run)
 

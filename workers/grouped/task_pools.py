@@ -35,7 +35,7 @@ class TaskPools:
         Args:
             backbone: In host memory.
             on_device: The same on the device.
-            limit_bytes: Of all pools together; a batch that needs more gets it.
+            limit_bytes: Of all pools together; a batch that needs more by itself gets it.
         """
         self._backbone = backbone
         self._shared = on_device

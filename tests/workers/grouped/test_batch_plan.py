@@ -1,12 +1,12 @@
 """What a batch runs behind each product: in which order, on which stream, on which rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 
-from gpu_ops.grouped.operator_schedule import intensity
+from gpu_ops.grouped.operator_schedule import Work, intensity
 from tasks.pets.adapter import Adapter
 from tasks.pets.combined import Combined
 from tasks.pets.lora import Lora
@@ -16,6 +16,7 @@ from tests.workers.pets import random_task
 from workers.backbone import PRODUCTS, Product
 from workers.device_choice import OperatorUnit
 from workers.engine import Engine, EngineRow
+from workers.grouped import placed_operators
 from workers.grouped.batch_plan import BatchPlan, plan_batch
 from workers.grouped.device_backbone import DeviceBackbone
 from workers.grouped.on_device import OnDevice
@@ -34,13 +35,15 @@ def plan_of(
     *,
     unit: OperatorUnit = "grouped",
     num_streams: int = 1,
+    pools: TaskPools | None = None,
 ) -> BatchPlan:
-    """Plan a batch of a row of each task."""
+    """Plan a batch of a row of each task, by default with pools of its own."""
     backbone = engine.backbone
     rows = [EngineRow(task, token_ids(1, NUM_TOKENS)) for task in tasks]
     batch = pack(rows, execution_order(rows), backbone.shape, backbone.num_token_types)
     shared = DeviceBackbone.of(backbone, CPU, torch.float32)
-    pools = TaskPools(backbone, shared, limit_bytes=0)
+    if pools is None:
+        pools = TaskPools(backbone, shared, limit_bytes=0)
     return plan_batch(batch, pools, shared, OnDevice(CPU, unit=unit, num_streams=num_streams))
 
 
@@ -67,7 +70,7 @@ def test_operators_whose_rows_do_not_meet_are_dealt_over_streams(small_engine: E
     assert numbers(grouped, "qkv") == [2, 1]
     for plan in (grouped, per_task):
         for streams in plan.changes.values():
-            found = [intensity(one.work) for stream in streams for one in stream]
+            found = [intensity(one.work()) for stream in streams for one in stream]
             assert found == sorted(found, reverse=True)
 
 
@@ -95,8 +98,43 @@ def test_operators_of_one_task_run_in_turn(small_engine: Engine) -> None:
 
     (chain,), () = plan_of(small_engine, [task], num_streams=2).changes["ffn_output"]
 
-    alone = [plan_of(small_engine, [part]).changes["ffn_output"][0][0].work for part in parts]
-    assert chain.work == alone[0] + alone[1] + alone[2]
+    alone = [plan_of(small_engine, [part]).changes["ffn_output"][0][0].work() for part in parts]
+    assert chain.work() == alone[0] + alone[1] + alone[2]
+
+
+def test_work_is_counted_only_where_it_is_dealt_by(
+    small_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one stream there is nothing to deal, and the host is what a batch waits for."""
+    counted = []
+    for name in ("masked_product", "sparse_delta", "low_rank", "bottleneck"):
+        count = getattr(placed_operators, f"{name}_work")
+
+        def noted(*args: object, name: str = name, count: Callable[..., Work] = count) -> Work:
+            counted.append(name)
+            return count(*args)
+
+        monkeypatch.setattr(placed_operators, f"{name}_work", noted)
+    tasks = load(small_engine, "mask", "houlsby", "lora", "diff")
+
+    plan_of(small_engine, tasks)
+    assert counted == []
+
+    plan_of(small_engine, tasks, num_streams=2)
+    assert set(counted) == {"masked_product", "sparse_delta", "low_rank", "bottleneck"}
+
+
+def test_what_a_batch_does_not_need_changes_nothing_of_its_launches(small_engine: Engine) -> None:
+    """Which graph it is does not go by pools of scales that came or went meanwhile."""
+    shared = DeviceBackbone.of(small_engine.backbone, CPU, torch.float32)
+    pools = TaskPools(small_engine.backbone, shared, limit_bytes=1 << 30)
+    lora, ia3 = load(small_engine, "lora", "ia3")
+    before = plan_of(small_engine, [lora], pools=pools).launches
+
+    plan_of(small_engine, [ia3], pools=pools)
+
+    assert pools.scales.generation > 0
+    assert plan_of(small_engine, [lora], pools=pools).launches == before
 
 
 @pytest.mark.parametrize("order", [EVERYTHING, EVERYTHING[::-1]], ids=["in order", "reversed"])

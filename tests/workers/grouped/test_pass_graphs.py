@@ -1,12 +1,20 @@
 """Passes captured once and replayed: other batches, and nothing of the ones before in them."""
 
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 
-from tests.workers.grouped.ways import Way, distance, grouped_encoder, on_device_engine, token_ids
+from tests.workers.grouped.ways import (
+    Way,
+    cuda,
+    distance,
+    grouped_encoder,
+    on_device_engine,
+    token_ids,
+)
 from tests.workers.pets import random_task
 from workers.engine import Engine, EngineRow
 from workers.grouped.on_device import OnDevice
@@ -97,6 +105,34 @@ def test_graphs_are_dropped_for_others(
 
     assert replays(engine) == expected
     engine.close()
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_no_graph_of_tensors_that_were_given_up_is_replayed(
+    small_engine: Engine, device: str
+) -> None:
+    """Nor does one hold their memory: another kind takes it, and the first one is right again."""
+    how = OnDevice(cuda() if device == "cuda" else torch.device(device), pool_bytes=0)
+    way = Way(on_device_engine(small_engine.backbone, how, ("bfloat16",)), how, 0.0)
+    shape = small_engine.backbone.shape
+    tasks = [random_task(variant, shape, seed=5) for variant in ("lora", "houlsby")]
+    loaded = [way.load(task, "bfloat16") for task in tasks]
+    ids = token_ids(3, 12)
+    pools = grouped_encoder(way.engine, "bfloat16").pools
+    held: list[weakref.ref[torch.Tensor]] = []
+    for task, on_device in zip(tasks * 2, loaded * 2, strict=True):
+        (expected,) = small_engine.run([EngineRow(task.load(small_engine), ids)])
+        before = replays(way.engine)
+
+        answers = [way.engine.run([EngineRow(on_device, ids)])[0] for _ in range(3)]
+
+        assert max(distance(found, expected) for found in answers) < MAX_ROUNDING * expected.std()
+        assert replays(way.engine) - before == 2
+        assert all(tensor() is None for tensor in held)
+        taken = [pool for pool in pools.memory._pools if pool.num_slots]
+        assert {pool.num_slots for pool in taken} == {1}
+        held = [weakref.ref(tensor) for pool in taken for tensor in pool._tensors.values()]
+    way.engine.close()
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,17 @@ from tests.workers.grouped.ways import (
     token_ids,
 )
 from tests.workers.pets import PAPERS_PETS, random_task
+from workers.backbone import PRODUCTS
 from workers.engine import Engine, EngineRow
 from workers.grouped.on_device import OnDevice
 from workers.grouped.slot_pool import FIRST_SLOTS, SlotPool
 from workers.grouped.task_pools import TaskPools
 from workers.loaded_task import LoadedTask
+from workers.power_of_two import power_of_two
 
 CPU = torch.device("cpu")
 TOLERANCE = 2e-5
+LIMIT_BYTES = 16 << 20
 
 
 @pytest.fixture
@@ -155,6 +158,58 @@ def test_pools_stay_within_their_limit(small_engine: Engine) -> None:
 
     assert pools.memory.used_bytes == limit_bytes
     assert {pool.num_slots for pool in pools._low_ranks.values()} == {2 * FIRST_SLOTS}
+    engine.close()
+
+
+def test_tasks_that_leave_memory_make_room_for_other_kinds(
+    small_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pools of a kind that is gone are given back, so that no batch fills a slot a second time."""
+    shape = small_engine.backbone.shape
+    how = OnDevice(CPU, pool_bytes=LIMIT_BYTES)
+    engine = on_device_engine(small_engine.backbone, how, ("float32",))
+    pools = grouped_encoder(engine).pools
+    gone = [random_task("lora", shape, seed=seed).load(engine) for seed in range(4 * FIRST_SLOTS)]
+    for start in range(0, len(gone), 4):
+        engine.run([EngineRow(task, token_ids(1, 5)) for task in gone[start : start + 4]])
+    del gone
+    gc.collect()
+    assert pools.memory.used_bytes > LIMIT_BYTES - max(pool.slot_bytes for pool in all_pools(pools))
+    tasks = [random_task("houlsby", shape, seed=seed) for seed in range(FIRST_SLOTS)]
+    loaded = [(task, task.load(engine)) for task in tasks]
+    filled: list[int] = []
+    fill = SlotPool.fill
+
+    def noted(pool: SlotPool, of: Sequence[LoadedTask], batch: int) -> None:
+        filled.extend(id(task) for task in of if id(task) not in pool._slots)
+        fill(pool, of, batch)
+
+    monkeypatch.setattr(SlotPool, "fill", noted)
+    for start in [*range(0, FIRST_SLOTS, 2)] * 2:
+        check(engine, small_engine, loaded[start : start + 2])
+
+    num_pools = sum(pool.num_slots > 0 for pool in all_pools(pools) if pool._slots)
+    assert len(filled) == FIRST_SLOTS * num_pools > 0
+    assert pools.memory.used_bytes <= LIMIT_BYTES
+    engine.close()
+
+
+def test_memory_beyond_the_limit_is_what_one_batch_needs(small_engine: Engine) -> None:
+    """Ranks that came one after another leave nothing behind."""
+    shape = small_engine.backbone.shape
+    engine = on_device_engine(small_engine.backbone, OnDevice(CPU, pool_bytes=0), ("float32",))
+    pools = grouped_encoder(engine).pools
+    for rank in (1, 9, 17, 33):
+        pet = Lora(rank=rank, alpha=8.0)
+        loaded = [task_with(pet, shape, seed).load(engine) for seed in range(3)]
+        engine.run([EngineRow(task, token_ids(1, 5)) for task in loaded])
+
+        held = [pool for pool in all_pools(pools) if pool.num_slots]
+        assert {pool.num_slots for pool in held} == {3}
+        assert pools.memory.used_bytes == sum(
+            tensor.nbytes for pool in held for tensor in pool._tensors.values()
+        )
+        assert set(held) <= {pools.low_rank(p, power_of_two(rank, 8)) for p in PRODUCTS}
     engine.close()
 
 
