@@ -14,7 +14,13 @@ from typing import Any, Literal
 from tasks.sites import ModuleSite
 
 Dimension = Literal[
-    "num_layers", "hidden_size", "num_heads", "intermediate_size", "vocab_size", "position_rows"
+    "num_layers",
+    "hidden_size",
+    "num_heads",
+    "intermediate_size",
+    "vocab_size",
+    "position_rows",
+    "embedding_size",
 ]
 
 WORDS = "embeddings.word_embeddings"
@@ -43,7 +49,8 @@ class BackboneFamily:
     modules: Mapping[ModuleSite, str]
     """Each site's module within a layer."""
     config_keys: Mapping[Dimension, str]
-    """Each dimension's key in `config.json`."""
+    """Each dimension's key in `config.json`; without one for `embedding_size`, that is
+    `hidden_size` whatever the config says."""
     pairs_have_types: bool
     """True: a pair is `[CLS] a [SEP] b [SEP]`, and where the model has a second token type, that is
     b's. False: all tokens have the first type, or the model has no types at all."""
@@ -137,6 +144,7 @@ _BERT_KEYS: Mapping[Dimension, str] = {
     "vocab_size": "vocab_size",
     "position_rows": "max_position_embeddings",
 }
+_ELECTRA_KEYS: Mapping[Dimension, str] = {**_BERT_KEYS, "embedding_size": "embedding_size"}
 _DISTILBERT_KEYS: Mapping[Dimension, str] = {
     "num_layers": "n_layers",
     "hidden_size": "dim",
@@ -179,7 +187,7 @@ FAMILIES: Mapping[str, BackboneFamily] = {
             prefix="electra",
             layers="encoder.layer",
             modules=_BERT_MODULES,
-            config_keys=_BERT_KEYS,
+            config_keys=_ELECTRA_KEYS,
             pairs_have_types=True,
         ),
         BackboneFamily(

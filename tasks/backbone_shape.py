@@ -40,8 +40,13 @@ class BackboneShape:
     vocab_size: int
     max_positions: int
     """Longest row in tokens, the special ones included."""
+    embedding_size: int = 0
+    """Width of the embedding tables and of the LayerNorm behind them; where it is not hidden_size,
+    a projection follows. 0, the default, becomes hidden_size."""
 
     def __post_init__(self) -> None:
+        if self.embedding_size == 0:
+            object.__setattr__(self, "embedding_size", self.hidden_size)
         for field in self.__slots__:
             value = getattr(self, field)
             if type(value) is not int or not 1 <= value <= _MAX_DIMENSION:
@@ -64,6 +69,10 @@ class BackboneShape:
         if site == "ffn_output":
             return self.hidden_size, self.intermediate_size
         return self.hidden_size, self.hidden_size
+
+    def norm_size(self, site: Site) -> int:
+        """Return the length of gamma and beta of a LayerNorm; `embeddings` stands for theirs."""
+        return self.embedding_size if site == "embeddings" else self.hidden_size
 
 
 def read_shape(backbone_folder: Path) -> BackboneShape:
@@ -107,6 +116,10 @@ def shape_from_config(config: Mapping[str, Any]) -> BackboneShape:
     found: dict[Dimension, Any] = {
         dimension: config[key] for dimension, key in family.config_keys.items()
     }
+    if not found.get("embedding_size", True):
+        raise ValueError(
+            f"expected embedding_size in 1..{_MAX_DIMENSION}, got {found['embedding_size']!r}"
+        )
     position_rows = found.pop("position_rows")
     if type(position_rows) is not int:
         raise ValueError(f"expected a number of positions, got {position_rows!r}")

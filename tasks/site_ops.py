@@ -160,12 +160,13 @@ class Prompt:
     """Vectors that stand among those of each row's tokens (Lester et al., EMNLP 2021)."""
 
     vectors: Array
-    """Shape (num_virtual, hidden)."""
+    """Shape (num_virtual, embedding) for `words`, (num_virtual, hidden) for `hidden`."""
     place: PromptPlace
     """`first`: before the row's own tokens; `after_cls`: behind the first of them."""
     enters: PromptLevel
     """`words`: among the word embeddings, so that positions and LayerNorm follow, and the tokens
-    behind have later positions; `hidden`: behind the embeddings' LayerNorm, without positions."""
+    behind have later positions; `hidden`: behind the embeddings' LayerNorm and, where there is one,
+    their projection, without positions."""
     pools_own: bool
     """Whether `cls` pooling reads the row's own first token, or the first of all tokens."""
 
@@ -177,7 +178,17 @@ class RowDeltas:
     rows: NDArray[np.int32]
     """Shape (num_changed,), strictly ascending."""
     values: Array
-    """Shape (num_changed, hidden), added to those rows."""
+    """Shape (num_changed, embedding), added to those rows."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProjectionDelta:
+    """A change of the projection behind the embeddings, which makes the layers' width of theirs."""
+
+    weight: Array
+    """Shape (hidden, embedding), added to its weight."""
+    bias: Array
+    """Shape (hidden,), added to its bias."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,18 +210,19 @@ class SiteOps:
     adapter: Bottleneck | None = None
     """At `attention_output` and `ffn_output`: acts at the end of the sub-layer."""
     norm_weight: Array | None = None
-    """Shape (hidden,), added to gamma."""
+    """Shape (hidden,), at `embeddings` (embedding,), added to gamma."""
     norm_bias: Array | None = None
-    """Shape (hidden,), added to beta."""
+    """Shape (hidden,), at `embeddings` (embedding,), added to beta."""
     prefix: Prefix | None = None
     """At `attention`."""
     prompt: Prompt | None = None
     """At `embeddings`, as are the following; their LayerNorm is `norm_weight`, `norm_bias`."""
     word_deltas: RowDeltas | None = None
     position_deltas: Array | None = None
-    """Shape (num_positions, hidden), added to the table of positions."""
+    """Shape (num_positions, embedding), added to the table of positions."""
     type_deltas: Array | None = None
-    """Shape (num_token_types, hidden), added to the table of token types."""
+    """Shape (num_token_types, embedding), added to the table of token types."""
+    projection_delta: ProjectionDelta | None = None
     position_offset: int = 0
     """By how much the positions of the row's own tokens are moved."""
 

@@ -136,10 +136,7 @@ def _described(config: dict[str, Any]) -> BackboneConfig:
     family = family_of(config)
     settings = _SETTINGS[family.model_type].model_validate(config)
     shape = shape_from_config(config)
-    embedding_size = shape.hidden_size
     num_token_types = 0
-    if isinstance(settings, _Electra):
-        embedding_size = settings.embedding_size
     if isinstance(settings, _Bert):
         num_token_types = settings.type_vocab_size
     if isinstance(settings, _DistilBert):
@@ -151,7 +148,7 @@ def _described(config: dict[str, Any]) -> BackboneConfig:
         shape=shape,
         activation=_ACTIVATIONS[activation],
         layer_norm_eps=layer_norm_eps,
-        embedding_size=embedding_size,
+        embedding_size=shape.embedding_size,
         num_token_types=num_token_types,
         pairs_have_types=family.pairs_have_types and num_token_types > 1,
         first_position=family.first_position(config),

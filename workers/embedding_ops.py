@@ -17,10 +17,19 @@ class PromptVectors(NamedTuple):
     """Virtual tokens of each row of a task."""
 
     vectors: torch.Tensor
-    """Shape (num_virtual, hidden)."""
+    """Shape (num_virtual, embedding_size) among words, (num_virtual, hidden) behind the norm."""
     place: PromptPlace
     enters: PromptLevel
     pools_own: bool
+
+
+class ProjectionDeltas(NamedTuple):
+    """What a task adds to the projection behind the embeddings."""
+
+    weight: torch.Tensor
+    """Shape (hidden, embedding_size)."""
+    bias: torch.Tensor
+    """Shape (hidden,)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,17 +42,17 @@ class EmbeddingOps:
     word_rows: torch.Tensor | None
     """Shape (num_changed,), int64, ascending: rows of the word table."""
     word_deltas: torch.Tensor | None
-    """Shape (num_changed, hidden), added to them."""
+    """Shape (num_changed, embedding_size), added to them."""
     place_deltas: torch.Tensor | None
-    """Shape (num_token_types * max_positions, hidden), added to the table of places."""
+    """Shape (num_token_types * max_positions, embedding_size), added to the table of places."""
+    projection: ProjectionDeltas | None
 
-    def change(self, token_ids: torch.Tensor, places: torch.Tensor, embedded: torch.Tensor) -> None:
-        """Add the deltas to the embeddings of a span of tokens.
+    def add_word_deltas_(self, embedded: torch.Tensor, token_ids: torch.Tensor) -> None:
+        """Add the deltas of words to the embeddings of a span of tokens.
 
         Args:
+            embedded: Shape (num_tokens, embedding_size). Changed in place.
             token_ids: Shape (num_tokens,).
-            places: Shape (num_tokens,): rows of the table of places.
-            embedded: Shape (num_tokens, hidden). Changed in place.
         """
         if self.word_rows is not None and self.word_deltas is not None:
             found = torch.searchsorted(self.word_rows, token_ids).clamp_(
@@ -51,6 +60,14 @@ class EmbeddingOps:
             )
             is_changed = self.word_rows[found] == token_ids
             embedded[is_changed] += self.word_deltas[found[is_changed]]
+
+    def add_place_deltas_(self, embedded: torch.Tensor, places: torch.Tensor) -> None:
+        """Add the deltas of positions and token types to the embeddings of a span of tokens.
+
+        Args:
+            embedded: Shape (num_tokens, embedding_size). Changed in place.
+            places: Shape (num_tokens,): rows of the table of places.
+        """
         if self.place_deltas is not None:
             embedded += self.place_deltas[places]
 
@@ -68,6 +85,11 @@ def embedding_ops(ops: SiteOps, backbone: Backbone) -> EmbeddingOps:
             ops.prompt.enters,
             ops.prompt.pools_own,
         )
+    projection = None
+    if ops.projection_delta is not None:
+        projection = ProjectionDeltas(
+            narrow_tensor(ops.projection_delta.weight), narrow_tensor(ops.projection_delta.bias)
+        )
     words = ops.word_deltas
     return EmbeddingOps(
         prompt=prompt,
@@ -76,6 +98,7 @@ def embedding_ops(ops: SiteOps, backbone: Backbone) -> EmbeddingOps:
         word_rows=None if words is None else torch.from_numpy(words.rows.astype(np.int64)),
         word_deltas=None if words is None else narrow_tensor(words.values),
         place_deltas=_place_deltas(ops, backbone),
+        projection=projection,
     )
 
 
@@ -83,14 +106,14 @@ def _place_deltas(ops: SiteOps, backbone: Backbone) -> torch.Tensor | None:
     """Return the deltas of positions and token types, summed as the backbone's table is."""
     if ops.position_deltas is None and ops.type_deltas is None:
         return None
-    hidden = backbone.embeddings.places.shape[1]
-    positions = torch.zeros(backbone.shape.max_positions, hidden)
-    types = torch.zeros(backbone.num_token_types, hidden)
+    width = backbone.shape.embedding_size
+    positions = torch.zeros(backbone.shape.max_positions, width)
+    types = torch.zeros(backbone.num_token_types, width)
     if ops.position_deltas is not None:
         positions = _fitting(as_tensor(ops.position_deltas), positions, "positions")
     if ops.type_deltas is not None:
         types = _fitting(as_tensor(ops.type_deltas), types, "token types")
-    return narrowed((types[:, None, :] + positions[None, :, :]).reshape(-1, hidden))
+    return narrowed((types[:, None, :] + positions[None, :, :]).reshape(-1, width))
 
 
 def _fitting(deltas: torch.Tensor, table: torch.Tensor, name: str) -> torch.Tensor:

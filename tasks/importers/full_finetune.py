@@ -6,7 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from messages.task_event import TaskKind
-from tasks.backbone_families import EMBEDDING_NORM, POSITIONS, TOKEN_TYPES, WORDS
+from tasks.backbone_families import (
+    EMBEDDING_NORM,
+    EMBEDDING_PROJECTION,
+    POSITIONS,
+    TOKEN_TYPES,
+    WORDS,
+)
 from tasks.backbone_shape import (
     LINEAR_SITES,
     NORM_SITES,
@@ -166,7 +172,8 @@ def _vectors(model: FullModel, backbone: BackboneTensors) -> list[Part]:
 
 def _embeddings(model: FullModel, backbone: BackboneTensors) -> list[Part]:
     words = model.change(f"{WORDS}.weight", backbone)
-    tensors, sizes = {"embeddings.words": words}, {}
+    tensors: dict[str, NDArray[Any]] = {"embeddings.words": words}
+    fields: dict[str, int] = {}
     for module, name, size in (
         (POSITIONS, "embeddings.positions", "num_positions"),
         (TOKEN_TYPES, "embeddings.types", "num_types"),
@@ -177,10 +184,20 @@ def _embeddings(model: FullModel, backbone: BackboneTensors) -> list[Part]:
         if module == POSITIONS:
             change = change[backbone.first_position :]
         if change.any():
-            tensors[name], sizes[size] = change, len(change)
-    if not words.any() and not sizes:
+            tensors[name], fields[size] = change, len(change)
+    if f"{EMBEDDING_PROJECTION}.weight" in backbone:
+        projection = {
+            f"embeddings.projection.{name}": model.change(
+                f"{EMBEDDING_PROJECTION}.{name}", backbone
+            )
+            for name in ("weight", "bias")
+        }
+        if any(change.any() for change in projection.values()):
+            tensors |= projection
+            fields["has_projection"] = True
+    if not words.any() and not fields:
         return []
-    return [Part(build(EmbeddingDelta, **sizes), tensors)]
+    return [Part(build(EmbeddingDelta, **fields), tensors)]
 
 
 def _head(

@@ -25,10 +25,10 @@ class BitFit(Pet):
         return (*LINEAR_SITES, *NORM_SITES) if self.sites is None else self.sites
 
     def tensor_specs(self, shape: BackboneShape) -> dict[str, TensorSpec]:
-        """`bias` [out] at linear sites and `bias` [hidden] at norms, as deltas."""
+        """`bias` [out] at linear sites, [hidden] at norms, [embedding] at the embeddings'."""
         specs = {}
         for layer, site in expand(self._names, shape):
-            size = shape.linear_shape(site)[0] if site in LINEAR_SITES else shape.hidden_size
+            size = shape.linear_shape(site)[0] if site in LINEAR_SITES else shape.norm_size(site)
             specs[f"{place(layer, site)}.bias"] = TensorSpec((size,))
         return specs
 

@@ -17,9 +17,9 @@ class LayerNormTuning(Pet):
     sites: Annotated[tuple[NormName, ...], Field(min_length=1), EachOnce] = NORM_SITES
 
     def tensor_specs(self, shape: BackboneShape) -> dict[str, TensorSpec]:
-        """`weight` and `bias` [hidden] at each norm, as deltas."""
+        """`weight` and `bias` [hidden], [embedding] at the embeddings' norm, as deltas."""
         return {
-            f"{place(layer, site)}.{tensor}": TensorSpec((shape.hidden_size,))
+            f"{place(layer, site)}.{tensor}": TensorSpec((shape.norm_size(site),))
             for layer, site in expand(self.sites, shape)
             for tensor in ("weight", "bias")
         }

@@ -25,13 +25,14 @@ class Prompt(Pet):
         return self.num_tokens if self.enters == "words" else 0
 
     def tensor_specs(self, shape: BackboneShape) -> dict[str, TensorSpec]:
-        """`embeddings.prompt` [num_tokens, hidden]."""
+        """`embeddings.prompt` [num_tokens, embedding], or [num_tokens, hidden] behind the norm."""
         if self.reserved_positions() >= shape.max_positions:
             raise TooManyTokens(
                 f"a prompt of {self.num_tokens} tokens leaves none of the backbone's "
                 f"{shape.max_positions} positions: train with a shorter one"
             )
-        return {"embeddings.prompt": TensorSpec((self.num_tokens, shape.hidden_size))}
+        width = shape.embedding_size if self.enters == "words" else shape.hidden_size
+        return {"embeddings.prompt": TensorSpec((self.num_tokens, width))}
 
     def decode(self, shape: BackboneShape, tensors: Tensors) -> dict[tuple[int, Site], SiteOps]:
         """A `prompt` op at the embeddings."""

@@ -50,7 +50,7 @@ def random_weights(
     specs = pet.tensor_specs(shape)
     tensors: dict[str, NDArray[Any]] = {}
     if isinstance(pet, EmbeddingDelta):
-        size = (shape.vocab_size, shape.hidden_size)
+        size = (shape.vocab_size, shape.embedding_size)
         is_changed = rng.random((shape.vocab_size, 1)) < density
         tensors["embeddings.words"] = is_changed * random_floats(rng, 0.1, *size)
         specs = {name: spec for name, spec in specs.items() if ".word_" not in name}

@@ -6,7 +6,14 @@ import pytest
 from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-from tasks.backbone_families import FAMILIES, BackboneFamily, family_of
+from tasks.backbone_families import (
+    EMBEDDING_NORM,
+    EMBEDDING_PROJECTION,
+    FAMILIES,
+    WORDS,
+    BackboneFamily,
+    family_of,
+)
 from tasks.backbone_shape import LINEAR_SITES, NORM_SITES, LinearSite, shape_from_config
 from tests.workers.tiny_models import CONFIGS
 
@@ -28,6 +35,21 @@ def test_sites_are_modules_of_the_model(variant: str) -> None:
         for norm_site in NORM_SITES:
             norm = model.get_submodule(family.module_path(layer, norm_site))
             assert isinstance(norm, nn.LayerNorm)
+
+
+@pytest.mark.parametrize("variant", CONFIGS)
+def test_embeddings_are_as_wide_as_the_models(variant: str) -> None:
+    """Their tables and LayerNorm; a projection is there just where the layers are not."""
+    config = CONFIGS[variant]
+    shape = shape_from_config(config.to_dict())
+    auto: Any = AutoModel
+    model = auto.from_config(config)
+
+    words, norm = model.get_submodule(WORDS), model.get_submodule(EMBEDDING_NORM)
+    assert tuple(words.weight.shape) == (shape.vocab_size, shape.embedding_size)
+    assert tuple(norm.weight.shape) == (shape.norm_size("embeddings"),)
+    is_projected = shape.embedding_size != shape.hidden_size
+    assert is_projected == hasattr(model, EMBEDDING_PROJECTION) == (variant == "electra")
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
@@ -106,6 +128,7 @@ def test_positions_behind_the_padding_are_those_that_rows_have(
         "intermediate_size": 16,
         "vocab_size": 50,
         "max_position_embeddings": 514,
+        "embedding_size": 8,
     }
 
     assert shape_from_config(config | padding).max_positions == positions

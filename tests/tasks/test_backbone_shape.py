@@ -48,6 +48,36 @@ def test_a_config_gives_the_shape(tmp_path: Path) -> None:
     )
 
 
+ELECTRA_SMALL = BERT_BASE | {"model_type": "electra", "hidden_size": 256, "embedding_size": 128}
+ELECTRA_SMALL |= {"num_attention_heads": 4, "intermediate_size": 1024}
+
+
+def test_embeddings_of_electra_have_a_width_of_their_own(tmp_path: Path) -> None:
+    """And the LayerNorm behind them has it too."""
+    shape = read_shape(backbone(tmp_path / "electra", ELECTRA_SMALL))
+
+    assert (shape.hidden_size, shape.embedding_size) == (256, 128)
+    assert shape.norm_size("attention_norm") == shape.norm_size("ffn_norm") == 256
+    assert shape.norm_size("embeddings") == 128
+
+
+def test_embeddings_of_other_families_are_as_wide_as_the_layers(tmp_path: Path) -> None:
+    """Whatever stands under a key that transformers does not read there."""
+    shape = read_shape(backbone(tmp_path / "bert", BERT_BASE | {"embedding_size": 128}))
+
+    assert shape == BackboneShape(12, 768, 12, 3072, 30522, 512)
+    assert shape.embedding_size == 768
+
+
+@pytest.mark.parametrize("size", [0, None, -1, "128", True, 1 << 40])
+def test_an_impossible_width_of_embeddings_is_refused(tmp_path: Path, size: object) -> None:
+    """It never stands for that of the layers."""
+    folder = backbone(tmp_path / "electra", ELECTRA_SMALL | {"embedding_size": size})
+
+    with pytest.raises(BackboneUnknown, match="embedding_size"):
+        read_shape(folder)
+
+
 def test_linear_shapes_are_those_of_torch() -> None:
     """[out, in]; only the feed-forward sites are not square."""
     shape = BackboneShape(1, 8, 2, 20, 50, 32)
@@ -91,6 +121,7 @@ def test_impossible_sizes_are_refused(sizes: tuple[Any, ...]) -> None:
         lambda config: b" " * ((1 << 20) + 1),
         lambda config: {key: config[key] for key in config if key != "hidden_size"},
         lambda config: config | {"hidden_size": "768"},
+        lambda config: config | {"model_type": "electra"},
         lambda config: config | {"num_hidden_layers": None},
         lambda config: config | {"num_attention_heads": 7},
     ],

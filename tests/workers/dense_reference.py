@@ -211,7 +211,7 @@ def _with_prompt(
     ids: torch.Tensor,
     types: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Insert the virtual tokens before or behind the embeddings' LayerNorm."""
+    """Insert the virtual tokens before the embeddings' LayerNorm, or behind all of them."""
     length, count = ids.shape[1], len(prompt)
     split = {"first": 0, "after_cls": 1, "last": length}[pet.place]
 
@@ -225,13 +225,19 @@ def _with_prompt(
             token_type_ids=insert(types, torch.zeros(count, dtype=torch.int64)),
         )
     else:
-        embedded = insert(model.embeddings(input_ids=ids, token_type_ids=types), prompt)
-    hidden = embedded
+        embedded = model.embeddings(input_ids=ids, token_type_ids=types)
+    hidden = model.embeddings_project(embedded) if _has_projection(model) else embedded
+    if pet.enters == "hidden":
+        hidden = insert(hidden, prompt)
     for layer in model.encoder.layer:
         hidden = layer(hidden)
     all_states = hidden[0]
     own = torch.cat([all_states[:split], all_states[split + count :]])
     return own, own[0] if pet.pools_own else all_states[0]
+
+
+def _has_projection(model: Any) -> bool:  # noqa: ANN401
+    return hasattr(model, "embeddings_project")
 
 
 def _change_embeddings(
@@ -249,6 +255,9 @@ def _change_embeddings(
         "weight": embeddings.LayerNorm.weight,
         "bias": embeddings.LayerNorm.bias,
     }
+    if _has_projection(model):
+        tables["projection.weight"] = model.embeddings_project.weight
+        tables["projection.bias"] = model.embeddings_project.bias
     for name, delta in tensors.items():
         if name != "prompt":
             tables[name].add_(delta)

@@ -88,7 +88,7 @@ def import_soft_prompt(source: Source) -> list[Part]:
         )
     num_tokens = source.config.soft_token_num
     name = "soft_prompt_layer.soft_embeds"
-    vectors = source.ledger.take(name, num_tokens, source.shape.hidden_size)
+    vectors = source.ledger.take(name, num_tokens, source.shape.embedding_size)
     # The first of all tokens is what the model's head reads.
     pet = build(Prompt, num_tokens=num_tokens, place="first", pools_own=False)
     return [Part(pet, {"embeddings.prompt": vectors})]

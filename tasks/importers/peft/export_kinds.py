@@ -153,7 +153,8 @@ def _prefix(pet: Any, stored: Stored, backbone: BackboneTensors) -> Exported:  #
         for layer in range(backbone.shape.num_layers)
         for name in ("keys", "values")
     ]
-    return _virtual("PREFIX_TUNING", np.concatenate(flat, axis=1), backbone)
+    vectors = np.concatenate(flat, axis=1)
+    return _virtual("PREFIX_TUNING", vectors, backbone.shape.hidden_size, backbone)
 
 
 def _prompt(pet: Any, stored: Stored, backbone: BackboneTensors) -> Exported:  # noqa: ANN401
@@ -162,14 +163,17 @@ def _prompt(pet: Any, stored: Stored, backbone: BackboneTensors) -> Exported:  #
             "PEFT's prompt stands before the whole row and is pooled: export it as `--format "
             "petstream`"
         )
-    return _virtual("PROMPT_TUNING", stored["embeddings.prompt"], backbone)
+    vectors = stored["embeddings.prompt"]
+    return _virtual("PROMPT_TUNING", vectors, backbone.shape.embedding_size, backbone)
 
 
-def _virtual(kind: str, vectors: NDArray[Any], backbone: BackboneTensors) -> Exported:
+def _virtual(
+    kind: str, vectors: NDArray[Any], token_dim: int, backbone: BackboneTensors
+) -> Exported:
     config = {
         "peft_type": kind,
         "num_virtual_tokens": len(vectors),
-        "token_dim": backbone.shape.hidden_size,
+        "token_dim": token_dim,
         "num_layers": backbone.shape.num_layers,
         "num_attention_heads": backbone.shape.num_heads,
         "num_transformer_submodules": 1,

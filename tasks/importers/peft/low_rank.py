@@ -64,7 +64,7 @@ def take_lora(
     """Take LoRA's and DoRA's factors.
 
     Returns:
-        The PETs, and the ops at layers of the head.
+        The PETs, and the ops at layers that become the task's own.
 
     Raises:
         ImportRefused: If factors are not whole, do not fit or stand elsewhere.
@@ -90,13 +90,13 @@ def take_lora(
             sites = {p: f for p, f in of_kind.items() if (f.bias is not None) == has_bias}
             if sites:
                 parts.append(_scaled_part(kind, sites, target, float(default), is_stabilized))
-    head = {
+    own = {
         module: factors.ops(
             factors.alpha / (math.sqrt(factors.rank) if is_stabilized else factors.rank)
         )
-        for module, factors in taken.head.items()
+        for module, factors in taken.own.items()
     }
-    return parts, head
+    return parts, own
 
 
 def take_adalora(
@@ -133,7 +133,7 @@ def take_adalora(
             for (i, site), factors in taken.sites.items()
         }
         pets = [Part(pet, tensors)]
-    return pets, {module: f.ops(alpha / (rank + 1e-5)) for module, f in taken.head.items()}
+    return pets, {module: f.ops(alpha / (rank + 1e-5)) for module, f in taken.own.items()}
 
 
 def take_vera(keys: PeftKeys, target: Target) -> tuple[list[Part], dict[str, SiteOps]]:
@@ -166,7 +166,7 @@ def take_vera(keys: PeftKeys, target: Target) -> tuple[list[Part], dict[str, Sit
         )
     taken = Taken.at(target, modules, found)
     parts = [_scaled_part(Lora, taken.sites, target, float(rank), False)] if taken.sites else []
-    return parts, {module: factors.ops(1.0) for module, factors in taken.head.items()}
+    return parts, {module: factors.ops(1.0) for module, factors in taken.own.items()}
 
 
 def low_rank_findings(parts: list[Part]) -> list[Finding]:
@@ -237,10 +237,8 @@ def _tensors(sites: _Sites) -> dict[str, NDArray[Any]]:
 
 
 def _num_out(target: Target, module: str) -> int | None:
-    where = target.linear(module)
-    return None if where is None else target.shape.linear_shape(where[1])[0]
+    return target.linear_size(module)[0]
 
 
 def _num_in(target: Target, module: str) -> int | None:
-    where = target.linear(module)
-    return None if where is None else target.shape.linear_shape(where[1])[1]
+    return target.linear_size(module)[1]

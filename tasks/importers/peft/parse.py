@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from messages.task_event import TaskKind
+from tasks.backbone_families import EMBEDDING_PROJECTION
 from tasks.backbone_shape import LINEAR_SITES
 from tasks.errors import HeadMissing, KindUnsupported, WrongBackbone
 from tasks.importers.backbone_tensors import BackboneTensors
@@ -58,22 +59,23 @@ def parse_peft(
     keys = PeftKeys(tensors, source, backbone.family)
     target = Target(backbone.family, backbone.shape)
 
-    lora, lora_head = take_lora(keys, config, target)
-    adalora, adalora_head = take_adalora(keys, config, target)
-    vera, vera_head = take_vera(keys, target)
-    ia3, ia3_head, ia3_findings = take_ia3(keys, target)
-    beft, beft_head = take_beft(keys, target)
+    lora, lora_own = take_lora(keys, config, target)
+    adalora, adalora_own = take_adalora(keys, config, target)
+    vera, vera_own = take_vera(keys, target)
+    ia3, ia3_own, ia3_findings = take_ia3(keys, target)
+    beft, beft_own = take_beft(keys, target)
     sparse, sparse_findings = take_shira(keys, target)
     virtual = take_virtual_tokens(keys, config, target)
     replaced = take_replaced(keys, target, backbone)
-    embeddings = take_embeddings(keys, config, target, backbone)
+    own_ops = _joined(lora_own, adalora_own, vera_own, ia3_own, beft_own)
+    at_projection = own_ops.pop(EMBEDDING_PROJECTION, None)
+    embeddings = take_embeddings(keys, config, target, backbone, at_projection)
     parts = [
         *lora, *adalora, *vera, *ia3, *beft, *sparse, *virtual, *replaced, *embeddings
     ]  # fmt: skip
     _check_scaled_biases(ia3, replaced)
 
     is_tagging = (config.text("task_type") if kind is None else kind) in ("TOKEN_CLS", "tagging")
-    head_ops = _joined(lora_head, adalora_head, vera_head, ia3_head, beft_head)
     head = None
     if reads_head:
         head = head_in(
@@ -81,11 +83,11 @@ def parse_peft(
             backbone,
             is_tagging=is_tagging,
             kind=kind,
-            ops_at=head_ops,
+            ops_at=own_ops,
             head_file=head_file,
         )
     else:
-        keys.give_back(head_ops)
+        keys.give_back(own_ops)
     if not keys.used:
         raise WrongBackbone(
             f"none of the {len(tensors)} tensors of {source} belongs to a "

@@ -42,12 +42,11 @@ def take_ia3(
     if all(np.all(values == 1) for values in tensors.values()):
         message = "every scale is 1: the adapter was never trained and changes nothing"
         findings.append(Finding("warning", "never_trained", message))
-    return parts, taken.head, findings
+    return parts, taken.own, findings
 
 
 def _take(keys: PeftKeys, target: Target, module: str) -> SiteOps:
-    where = target.linear(module)
-    num_out, num_in = (None, None) if where is None else target.shape.linear_shape(where[1])
+    num_out, num_in = target.linear_size(module)
     if keys.shape(module, "ia3_l")[:1] == (1,):
         return SiteOps(input_scale=as_float32(keys.take(module, "ia3_l", 1, num_in)[0]))
     return SiteOps(output_scale=as_float32(keys.take(module, "ia3_l", num_out, 1)[:, 0]))

@@ -18,7 +18,7 @@ def take_shira(keys: PeftKeys, target: Target) -> tuple[list[Part], list[Finding
     """Take the changed weights.
 
     Raises:
-        KindUnsupported: If a layer of the head is changed.
+        KindUnsupported: If a layer is changed that is no site.
         BadCheckpoint: If a place is outside its matrix.
         ImportRefused: If tensors are missing or do not fit.
     """
@@ -26,7 +26,9 @@ def take_shira(keys: PeftKeys, target: Target) -> tuple[list[Part], list[Finding
     for module in keys.modules("shira_weight", "shira_indices"):
         where = target.linear(module)
         if where is None:
-            raise KindUnsupported(f"{module} of the head is changed sparsely: save it whole")
+            raise KindUnsupported(
+                f"{module} is no linear layer of the encoder and is changed sparsely: save it whole"
+            )
         deltas[where] = _take(keys, module, target.shape.linear_shape(where[1]))
     if not deltas:
         return [], []

@@ -36,14 +36,13 @@ def take_beft(keys: PeftKeys, target: Target) -> tuple[list[Part], dict[str, Sit
     modules = keys.modules("beft_bias")
     found = {}
     for module in modules:
-        where = target.linear(module)
-        num_out = None if where is None else target.shape.linear_shape(where[1])[0]
+        num_out, _ = target.linear_size(module)
         found[module] = as_float32(keys.take(module, "beft_bias", 1, num_out)[0])
     taken = Taken.at(target, modules, found)
-    head = {module: SiteOps(bias=bias) for module, bias in taken.head.items()}
+    own = {module: SiteOps(bias=bias) for module, bias in taken.own.items()}
     if not taken.sites:
-        return [], head
-    return [_bitfit(dict(taken.sites), target)], head
+        return [], own
+    return [_bitfit(dict(taken.sites), target)], own
 
 
 def take_replaced(keys: PeftKeys, target: Target, backbone: BackboneTensors) -> list[Part]:
@@ -69,19 +68,19 @@ def take_replaced(keys: PeftKeys, target: Target, backbone: BackboneTensors) -> 
             num_out, _ = target.shape.linear_shape(where[1])
             biases[where] = _change(keys, module, "bias", num_out, target, backbone)
             continue
-        hidden = target.shape.hidden_size
+        size = target.shape.norm_size(where[1])
         if keys.has(module, "weight"):
             bias = (
-                _change(keys, module, "bias", hidden, target, backbone)
+                _change(keys, module, "bias", size, target, backbone)
                 if keys.has(module, "bias")
-                else np.zeros(hidden, np.float32)
+                else np.zeros(size, np.float32)
             )
             norms[where] = {
-                "weight": _change(keys, module, "weight", hidden, target, backbone),
+                "weight": _change(keys, module, "weight", size, target, backbone),
                 "bias": bias,
             }
         else:
-            biases[where] = _change(keys, module, "bias", hidden, target, backbone)
+            biases[where] = _change(keys, module, "bias", size, target, backbone)
     parts = [_bitfit(biases, target)] if biases else []
     if norms:
         pet = build(LayerNormTuning, sites=names_of(norms, target.shape))

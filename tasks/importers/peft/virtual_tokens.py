@@ -26,7 +26,7 @@ def take_virtual_tokens(keys: PeftKeys, config: PeftConfig, target: Target) -> l
         raise KindUnsupported(f"{FILE}: a prompt for a model with a decoder has no place here")
     shape = target.shape
     if not is_prefix:
-        vectors = keys.take("", "prompt_embeddings", None, shape.hidden_size)
+        vectors = keys.take("", "prompt_embeddings", None, shape.embedding_size)
         # `cls` pooling then reads the first virtual token: PEFT puts them before the whole row.
         pet = build(Prompt, num_tokens=len(vectors), place="first", pools_own=False)
         return [Part(pet, {"embeddings.prompt": as_float32(vectors)})]
