@@ -22,6 +22,7 @@ from petstream.benchmarks.document import make_document
 from petstream.benchmarks.synthetic_backbone import random_backbone
 from tasks.backbone_shape import BackboneShape
 from workers.engine import Engine, EngineRow
+from workers.grouped.encoder import GroupedEncoder
 from workers.grouped.on_device import OnDevice
 from workers.profiler import PROFILED_PETS, load_random_task
 
@@ -64,7 +65,9 @@ def measure(traffic: Traffic, num_batches: int) -> dict[str, Any]:
         for n in range(NUM_TASKS)
     ]
     engine.run([EngineRow(task, np.arange(1, 1 + LENGTHS[0])) for task in tasks])
-    graphs = engine.encoders["float32"].graphs  # type: ignore[union-attr]
+    encoder = engine.encoders["float32"]
+    assert isinstance(encoder, GroupedEncoder)
+    graphs = encoder.graphs
     captures, replays = graphs.num_captures, graphs.num_replays
     for rows in draw_batches(traffic, num_batches):
         engine.run(

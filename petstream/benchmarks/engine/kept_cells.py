@@ -97,6 +97,11 @@ class _KeptCell(_Line):
     """Systems of the case, those that were left out or did another's work among them."""
     systems: list[_KeptSystem]
 
+    @property
+    def key(self) -> _CaseKey:
+        """Return what it is found by."""
+        return self.case, self.rows, self.asked
+
 
 class KeptCells:
     """The cases in a file, and a place for those to come."""
@@ -127,7 +132,7 @@ class KeptCells:
             )
         for number, line in enumerate(lines[1:], start=2):
             cell = self._read(_KeptCell, line, number)
-            self._cells[cell.case, cell.rows, cell.asked] = cell
+            self._cells[cell.key] = cell
         if cut_off:
             os.truncate(path, len(content) - len(cut_off))
         if not lines:
@@ -145,7 +150,7 @@ class KeptCells:
         systems = [_KeptSystem.model_validate(one, from_attributes=True) for one in measured]
         cell = _KeptCell(case=case.label, rows=case.rows, asked=case.systems, systems=systems)
         self._append(cell)
-        self._cells[case.label, case.rows, case.systems] = cell
+        self._cells[cell.key] = cell
 
     def _read(self, kind: type[_AnyLine], line: bytes, number: int) -> _AnyLine:
         try:
