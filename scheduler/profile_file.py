@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from messages.validation_fault import first_fault
 from scheduler.cost_model import CostModel, CostTable
 
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -76,10 +77,9 @@ def read_profile(path: Path) -> Profile:
             f"cannot read {path}: {error.strerror}; run `petstream profile`"
         ) from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ProfileError(
-            f"{path} is not a profile ({where}: {first['msg']}); run `petstream profile` again"
+            f"{path} is not a profile ({first_fault(error, 'the file')}); "
+            "run `petstream profile` again"
         ) from error
     return profile
 

@@ -29,7 +29,7 @@ class HeadPool(NamedTuple):
 
 
 def head_pool(heads: Sequence[HeadWeights]) -> HeadPool:
-    """Put tasks' output layers into a pool, the first in slot 0.
+    """Put tasks' output layers into a pool, the first in slot 0; one by itself is not copied.
 
     Raises:
         ValueError: If a head has none: its features are its output, and its rows take no slot.
@@ -37,14 +37,18 @@ def head_pool(heads: Sequence[HeadWeights]) -> HeadPool:
     layers = [(h.weight, h.bias) for h in heads if h.weight is not None and h.bias is not None]
     if len(layers) < len(heads):
         raise ValueError("a head without an output layer has nothing to put into a pool")
-    weights = torch.cat([weight for weight, _ in layers])
+    weights = _joined([weight for weight, _ in layers])
     counts = torch.tensor([len(bias) for _, bias in layers], dtype=torch.int32)
     return HeadPool(
         weights,
-        torch.cat([bias for _, bias in layers]),
+        _joined([bias for _, bias in layers]),
         (counts.cumsum(0, dtype=torch.int32) - counts).to(weights.device),
         counts.to(weights.device),
     )
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat(list(parts)) if len(parts) > 1 else parts[0].contiguous()
 
 
 def ragged_head(

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from messages.errors import MessageError
 from messages.task_event import TaskKind
 from messages.truncation import Truncation
+from messages.validation_fault import first_fault
 from petstream.import_view import import_report, show_import
 from petstream.kafka_connection import broker_settings
 from petstream.output import console, error_console, fail, print_json
@@ -137,9 +138,7 @@ def import_task(
     except (TaskError, TransportError, MessageError, BackboneError, BadSettings) as error:
         fail(f"{type(error).__name__}: {error}")
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "task"
-        fail(f"{where}: {first['msg']}: choose another with its option", code=2)
+        fail(f"{first_fault(error, 'task')}: choose another with its option", code=2)
     if as_json:
         print_json(import_report(found, artifact, revision))
         return

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from messages.validation_fault import first_fault
 from tasks.backbone_shape import BackboneShape
 from tasks.errors import KindUnsupported
 from tasks.pets.bitfit import BitFit
@@ -34,11 +35,9 @@ def build(kind: type[_P], **fields: Any) -> _P:  # noqa: ANN401 - one per hyperp
     try:
         return kind(**fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "it"
         raise KindUnsupported(
-            f"the checkpoint's {kind.model_fields['kind'].default} cannot be one here: {where}: "
-            f"{first['msg']}"
+            f"the checkpoint's {kind.model_fields['kind'].default} cannot be one here: "
+            f"{first_fault(error, 'it')}"
         ) from error
 
 

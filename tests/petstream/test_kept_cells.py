@@ -158,7 +158,7 @@ def test_a_run_that_was_ended_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "cases.jsonl"
     run = Suite(tmp_path, Path("no-catalogue"), kept=KeptCells(path, HERE)).run(cases)
     measured = next(run)
-    del run
+    run.close()
 
     again = Suite(tmp_path, Path("no-catalogue"), kept=KeptCells(path, HERE)).run(cases)
     cells = list(again)

@@ -73,18 +73,7 @@ def _run_alike(
     segments = [Segment(span, slot) for slot, span in enumerate(spans)]
     slots = row_slots(segments, len(vectors)).to(vectors.device)
     max_labels = max(map(_num_outputs, heads))
-    return grouped.ragged_head(vectors, _head_pool(heads), slots, max_labels, kernels), spans
-
-
-def _head_pool(heads: Sequence[HeadWeights]) -> grouped.HeadPool:
-    """Return the pool of output layers; that of one, which may be of any size, is not copied."""
-    first = heads[0]
-    if len(heads) > 1 or first.weight is None or first.bias is None:
-        return grouped.head_pool(heads)
-    counts = torch.tensor([len(first.bias)], dtype=torch.int32, device=first.weight.device)
-    return grouped.HeadPool(
-        first.weight.contiguous(), first.bias.contiguous(), torch.zeros_like(counts), counts
-    )
+    return grouped.ragged_head(vectors, grouped.head_pool(heads), slots, max_labels, kernels), spans
 
 
 def _num_outputs(head: HeadWeights) -> int:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from messages.validation_fault import first_fault
 from petstream.benchmarks.document import commit, device, versions
 from petstream.benchmarks.engine.cases import LIBRARY_OF, Case
 from petstream.benchmarks.engine.environments import left_out
@@ -156,11 +157,9 @@ class KeptCells:
         try:
             return kind.model_validate_json(line)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the line"
             raise KeptCellsError(
                 f"{self._path}, line {number} is not of `petstream bench engine --resume` "
-                f"({where}: {first['msg']}): name another file, or remove it"
+                f"({first_fault(error, 'the line')}): name another file, or remove it"
             ) from None
 
     def _append(self, line: _Line) -> None:

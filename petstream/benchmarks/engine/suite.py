@@ -1,6 +1,6 @@
 """The whole run: case after case, each as soon as it is measured."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,8 +26,10 @@ class Suite:
     kept: KeptCells | None = None
     """Where cases are kept, and found that a run before measured; None keeps nothing."""
 
-    def run(self, cases: Sequence[Case]) -> Iterator[list[Measured]]:
+    def run(self, cases: Sequence[Case]) -> Generator[list[Measured], None, None]:
         """Yield each case's measurements; systems whose environment is not built are left out.
+
+        Closed before its end, it ends the systems' processes.
 
         Raises:
             BackboneError: If a backbone is not on this machine.
