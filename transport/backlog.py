@@ -34,6 +34,8 @@ from transport.settings import KafkaSettings
 logger = logging.getLogger(__name__)
 
 _EVERY_S = 0.25
+_IDLE_EVERY_S = 2.0
+"""While nobody asks: three requests for each group."""
 _STALE_AFTER_S = 5.0
 _LOOK_AFTER_S = 1.0
 """A range that stays the same for so long may hold no records at all."""
@@ -54,12 +56,15 @@ class Backlog:
         self._group_topics = dict(group_topics)
         self._outstanding: dict[str, int] = {}
         self._measured_s = float("-inf")
+        self.num_measurements = 0
+        """Of all groups together, since the start."""
         self._ranges: dict[Partition, tuple[int, int, float]] = {}
         self._empty_until: dict[Partition, int] = {}
         self.num_looks = 0
         """How often unmoved ranges were looked into."""
         self._members: dict[str, Consumer] = {}
         self._closed = threading.Event()
+        self._asked = threading.Event()
         self._measured = threading.Event()
         self._thread = threading.Thread(target=self._run, name="backlog", daemon=True)
 
@@ -70,11 +75,17 @@ class Backlog:
     def close(self) -> None:
         """Stop measuring."""
         self._closed.set()
+        self._asked.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def outstanding(self, group: str) -> int | None:
-        """Return the records that wait for a group; None where no recent measurement says it."""
+        """Return the records that wait for a group; None where no recent measurement says it.
+
+        Whoever asks after a while without questions gets an answer up to two seconds old, and has
+        it measured at once.
+        """
+        self._asked.set()
         if monotonic() - self._measured_s > _STALE_AFTER_S:
             return None
         return self._outstanding.get(group)
@@ -101,8 +112,12 @@ class Backlog:
                 logger.warning("backlog not measured: %s", error)
             else:
                 self._outstanding, self._measured_s = counts, monotonic()
+                self.num_measurements += 1
                 self._measured.set()
             self._closed.wait(max(0.0, _EVERY_S - (monotonic() - started_s)))
+            self._asked.wait(_IDLE_EVERY_S - _EVERY_S)
+            if not self._closed.is_set():
+                self._asked.clear()
         for member in self._members.values():
             member.close()
 

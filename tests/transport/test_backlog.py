@@ -1,6 +1,7 @@
 """Outstanding work of a group, on a real broker."""
 
 from collections.abc import Iterator
+from time import monotonic
 
 import pytest
 from confluent_kafka import Producer
@@ -56,6 +57,22 @@ def test_nothing_published_is_nothing_outstanding(pool: Pool) -> None:
     """A new pool may take work, though its group does not exist yet."""
     assert pool.backlog.outstanding(pool.group) == 0
     assert pool.backlog.has_room(pool.group, 1)
+
+
+def test_an_idle_broker_is_left_alone(pool: Pool) -> None:
+    """Without questions it is measured every other second, upon one at once."""
+    backlog = pool.backlog
+
+    def next_measurement_s() -> float:
+        before, began_s = backlog.num_measurements, monotonic()
+        eventually(lambda: backlog.num_measurements > before, "measured")
+        return monotonic() - began_s
+
+    next_measurement_s()  # of the second in which the test began
+
+    assert next_measurement_s() > 1.0
+    backlog.outstanding(pool.group)
+    assert next_measurement_s() < 1.0
 
 
 def test_unread_batches_are_outstanding(pool: Pool) -> None:

@@ -168,6 +168,35 @@ def test_what_comes_while_the_stage_is_busy_is_computed_together() -> None:
     assert sum(stage.sizes) == 32
 
 
+def test_a_busy_stage_is_not_looked_after_all_the_time() -> None:
+    """The loop takes its turns on the stage's cores: some tens a second while a unit computes."""
+    log, stage, stop = _log(1), Hanging(), threading.Event()
+    turns: list[float] = []
+    thread = threading.Thread(
+        target=run_pipeline,
+        args=(log.session("group", ["in"], "slot"), CountWindow(1), stage),
+        kwargs={"stop": stop, "on_turn": lambda: turns.append(time.monotonic())},
+    )
+    thread.start()
+    _wait_until(lambda: bool(stage.sizes))
+    first, began_s = len(turns), time.monotonic()
+    _wait_until(lambda: len(turns) >= first + 20)
+    took_s = time.monotonic() - began_s
+    log.append("in", b"held back while another computes", partition=0)
+    log.append("in", b"and one more", partition=0)
+    log.append("in", b"that the window holds", partition=0)
+    held, began_s = len(turns), time.monotonic()
+    _wait_until(lambda: len(turns) >= held + 20)
+    took_with_a_window_s = time.monotonic() - began_s
+    stage.gate.set()
+    _wait_for_answers(log, 4)
+    stop.set()
+    thread.join(LIMIT_S)
+
+    assert took_s > 20 * 0.015
+    assert took_with_a_window_s > 20 * 0.015
+
+
 def test_slow_commits_come_less_often() -> None:
     """Between commits of a busy broker there is at least as long again without one."""
     log, stop = _log(400), threading.Event()
