@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -65,13 +66,15 @@ def compiler() -> list[str] | None:
     return next(([name] for name in COMPILERS if shutil.which(name)), None)
 
 
-def build(command: list[str], variant: str, folder: Path = BUILT) -> Path:
+def build(command: list[str], variant: str, folder: Path = BUILT, more: Sequence[str] = ()) -> Path:
     """Compile one variant where it is missing and return its library.
 
     Args:
         command: The compiler.
         variant: A key of `X86_VARIANTS` or `GENERIC`.
         folder: Of the libraries.
+        more: Flags behind all others, which they overrule. They are not in the library's name:
+            give it a folder of its own.
 
     Raises:
         CompilerFailed: If the compiler does not take the sources or the flags.
@@ -80,7 +83,7 @@ def build(command: list[str], variant: str, folder: Path = BUILT) -> Path:
     if library.is_file():
         return library
     library.parent.mkdir(parents=True, exist_ok=True)
-    flags = (*FLAGS, *(X86_VARIANTS | GENERIC)[variant])
+    flags = (*FLAGS, *(X86_VARIANTS | GENERIC)[variant], *more)
     # Moved in when it is whole: others may build or load it meanwhile.
     with tempfile.TemporaryDirectory(dir=library.parent) as own:
         unfinished = Path(own) / library.name

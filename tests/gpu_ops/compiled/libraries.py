@@ -8,6 +8,7 @@ from platformdirs import user_cache_path
 
 from gpu_ops.compiled.build import GENERIC, build, compiler
 from gpu_ops.compiled.library import Library, runnable_variants
+from tests.file_lock import locked
 
 CACHE = user_cache_path("petstream") / "compiled-operators"
 SANITIZERS = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
@@ -24,12 +25,14 @@ FORMS: dict[str, tuple[str, Sequence[str]]] = {
 
 @cache
 def built(form: str, is_sanitized: bool = False) -> Library:
-    """Return one form, compiled where it was not."""
+    """Return one form, compiled where it was not: by one process, for which others wait."""
     command = compiler()
     assert command is not None
     variant, flags = FORMS[form]
     more = (*flags, *(SANITIZERS if is_sanitized else ()))
-    return Library(build([*command, *more], variant, folder(form, is_sanitized)))
+    own = folder(form, is_sanitized)
+    with locked(own / "lock"):
+        return Library(build(command, variant, own, more))
 
 
 def folder(form: str, is_sanitized: bool = False) -> Path:

@@ -121,6 +121,22 @@ def test_what_the_compiler_refuses_is_told(tmp_path: Path, monkeypatch: pytest.M
 
 
 @needs_compiler
+def test_more_flags_overrule_the_builds_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stand behind them: the sanitizers' level of optimisation is the one that is taken."""
+    source = tmp_path / "level.cpp"
+    source.write_text("#ifdef __OPTIMIZE__\n#error optimised\n#endif\n")
+    monkeypatch.setattr(build_module, "SOURCES", [source])
+    command = compiler()
+    assert command is not None
+
+    assert build(command, "generic", tmp_path / "plain", ["-O0"]).is_file()
+    with pytest.raises(CompilerFailed, match="optimised"):
+        build(command, "generic", tmp_path / "optimised")
+
+
+@needs_compiler
 @pytest.mark.slow
 def test_every_variant_of_this_kind_of_processor_compiles(tmp_path: Path) -> None:
     """Also one that this processor cannot run; the loader then takes the widest that it can."""

@@ -19,6 +19,7 @@ import numpy as np
 from platformdirs import user_cache_path
 
 from gpu_ops.grouped.kernel_file import KERNELS, Argument, Extent, KernelFile
+from tests.file_lock import locked
 from tests.gpu_ops.emulator.cuda_headers import cuda_include_folders
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")
@@ -151,8 +152,9 @@ def compiled(file_name: str, source: str, names: tuple[str, ...]) -> ctypes.CDLL
     body = DYNAMIC_SHARED.sub(r"\1* \2 = reinterpret_cast<\1*>(emu::dynamic_shared());", body)
     header = _precompiled_header(tuple(flags))
     binary = header.parent / f"{Path(file_name).stem}-{_digest(body)}.so"
-    if not binary.is_file():
-        _gcc([*flags, "-include", str(header), "-x", "c++", "-"], body, binary)
+    with locked(binary.with_suffix(".lock")):
+        if not binary.is_file():
+            _gcc([*flags, "-include", str(header), "-x", "c++", "-"], body, binary)
     return ctypes.CDLL(str(binary))
 
 
@@ -175,11 +177,11 @@ def _precompiled_header(flags: tuple[str, ...]) -> Path:
     """Compile the emulator and NVIDIA's types, which takes far longer than a kernel, only once."""
     text = HEADER.read_text()
     folder = user_cache_path("petstream") / "emulated-kernels" / _digest(text, *flags)
-    folder.mkdir(parents=True, exist_ok=True)
     header = folder / HEADER.name
-    if not header.with_suffix(".h.gch").is_file():
-        header.write_text(text)
-        _gcc([*flags, "-x", "c++-header", str(header)], "", header.with_suffix(".h.gch"))
+    with locked(folder / "lock"):
+        if not header.with_suffix(".h.gch").is_file():
+            header.write_text(text)
+            _gcc([*flags, "-x", "c++-header", str(header)], "", header.with_suffix(".h.gch"))
     return header
 
 
