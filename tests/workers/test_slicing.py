@@ -49,6 +49,14 @@ def test_a_large_batch_gives_each_thread_equally_many_slices() -> None:
     assert len(cut_into_slices([100] * 100, 4, 1000)) == 12
 
 
+@pytest.mark.parametrize(
+    ("num_rows", "expected"), [(2, 1), (6, 1), (7, 2), (12, 3), (13, 4), (40, 4)]
+)
+def test_few_tokens_are_few_slices(num_rows: int, expected: int) -> None:
+    """None much smaller than what pays for a thread."""
+    assert len(cut_into_slices([10] * num_rows, 4, 1000, 32)) == expected
+
+
 def test_no_rows_give_no_slices() -> None:
     """Nothing to run."""
     assert cut_into_slices([], 4, 1000) == []
