@@ -116,8 +116,7 @@ class Backlog:
                 self._measured.set()
             self._closed.wait(max(0.0, _EVERY_S - (monotonic() - started_s)))
             self._asked.wait(_IDLE_EVERY_S - _EVERY_S)
-            if not self._closed.is_set():
-                self._asked.clear()
+            self._asked.clear()
         for member in self._members.values():
             member.close()
 

@@ -38,8 +38,8 @@ def server_properties(log_dir: Path, port: int, controller_port: int) -> dict[st
         # The controller takes a killed broker back only when its last session has run out.
         "broker.session.timeout.ms": "5000",
         "broker.heartbeat.interval.ms": "500",
-        # An idle controller writes an empty record for its followers; there are none. The default
-        # of half a second takes nearly half of what an idle broker takes of a core.
+        # An idle controller writes an empty record for its followers; there are none, and
+        # the default of half a second keeps an idle broker busy.
         "metadata.max.idle.interval.ms": "5000",
         # One node: no replicas to wait for.
         "default.replication.factor": "1",
