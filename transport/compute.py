@@ -1,6 +1,6 @@
-"""The compute thread: runs the stage beside the Kafka thread, one unit after the other.
+"""The compute threads: they run the stage beside the Kafka thread, each one unit at a time.
 
-A daemon thread of our own rather than an executor: an executor's thread is joined at exit, so a
+Daemon threads of our own rather than an executor: an executor's threads are joined at exit, so a
 stage that hangs would keep a process alive that has already given up its partitions.
 """
 
@@ -19,9 +19,9 @@ Answer = Future[Sequence[OutgoingRecord]]
 class Stage(Protocol):
     """Turns the records of one unit into the records to publish.
 
-    Runs on the compute thread. Deterministic and free of side effects: after a crash or a
-    rebalance the same records are processed again. Raising ends the process uncommitted, so bad
-    input must be answered, not raised.
+    Runs on a compute thread; where a pipeline has several, on all of them at once. Deterministic
+    and free of side effects: after a crash or a rebalance the same records are processed again.
+    Raising ends the process uncommitted, so bad input must be answered, not raised.
     """
 
     def process(self, records: Sequence[Record], /) -> Sequence[OutgoingRecord]:
@@ -29,16 +29,20 @@ class Stage(Protocol):
         ...
 
 
-class ComputeThread:
-    """Runs submitted units in order of submission."""
+class ComputeThreads:
+    """Begin submitted units in order of submission."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, num_threads: int = 1) -> None:
         self._stage = stage
         self._jobs: SimpleQueue[tuple[Sequence[Record], Answer] | None] = SimpleQueue()
         self._finished = threading.Event()
         self._unit_s = 0.0
-        self._thread = threading.Thread(target=self._run, name="compute", daemon=True)
-        self._thread.start()
+        self.threads = [
+            threading.Thread(target=self._run, name=f"compute-{number}", daemon=True)
+            for number in range(num_threads)
+        ]
+        for thread in self.threads:
+            thread.start()
 
     @property
     def unit_s(self) -> float:
@@ -57,8 +61,9 @@ class ComputeThread:
         self._finished.clear()
 
     def close(self) -> None:
-        """Let the thread end after the unit it is at."""
-        self._jobs.put(None)
+        """Let each thread end after the units that were submitted."""
+        for _ in self.threads:
+            self._jobs.put(None)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

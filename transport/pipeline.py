@@ -1,10 +1,10 @@
 """The one consume-process-produce loop, of schedulers and workers alike.
 
-    session.poll -> intake -> window -> units -> stage (compute thread)
+    session.poll -> intake -> window -> units -> stage (compute threads)
                                           └────> one transaction for all finished units
 
 While one transaction commits, the next units compute: before a commit begins, as many units are
-handed to the compute thread as outlast it. At other times only a few are ahead, so that what comes
+handed to the compute threads as outlast it. At other times only a few are ahead, so that what comes
 while the stage is busy gathers in the window and is computed together.
 
 Order and ownership: units settle in the order in which they were cut, so a committed offset
@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from time import monotonic
 
-from transport.compute import ComputeThread, Stage
+from transport.compute import ComputeThreads, Stage
 from transport.deadline import Deadline
 from transport.errors import TooManyAborts, TransactionAborted
 from transport.intake import Intake, IntakeLimits
@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 class PipelineLimits:
     """The bounds of one pipeline."""
 
+    num_compute_threads: int = 1
+    """Units that the stage has at once; more than one for a stage that several threads may call."""
     max_units_ahead: int = 2
     """Units being computed or waiting for it; more only before a commit that outlasts them."""
     max_units_per_commit: int = 256
@@ -53,7 +55,7 @@ class PipelineLimits:
 _IDLE_POLL_S = 0.1
 """Longest blocking poll, so that a stop is noticed."""
 _BUSY_WAIT_S = 0.02
-"""Longest wait for the compute thread, or for room downstream, before the consumer is looked at
+"""Longest wait for the compute threads, or for room downstream, before the consumer is looked at
 again. A unit that finishes ends the wait, so no answer is later for it; a turn of the loop takes
 the stage 0.15 ms of its core."""
 _MAX_UNITS_AHEAD = 64
@@ -118,7 +120,7 @@ class _Pipeline:
         self._may_take = may_take
         self._on_turn = on_turn
         self._limits = limits
-        self._compute = ComputeThread(stage)
+        self._compute = ComputeThreads(stage, limits.num_compute_threads)
         self._intake = Intake(window, limits.intake)
         self._units = UnitsInFlight(self._compute, session.epoch)
         self._is_paused = False
@@ -207,7 +209,8 @@ class _Pipeline:
         least = self._limits.max_units_ahead
         if self._compute.unit_s <= 0.0:
             return least
-        enough = 1 + math.ceil(self._commit_s / self._compute.unit_s)
+        num_threads = len(self._compute.threads)
+        enough = num_threads + math.ceil(num_threads * self._commit_s / self._compute.unit_s)
         return max(least, min(enough, _MAX_UNITS_AHEAD))
 
     def _settle_finished(self, *, may_cut: bool) -> None:

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from transport.compute import Answer, ComputeThread
+from transport.compute import Answer, ComputeThreads
 from transport.errors import StageFailed, StaleAssignment, VersionMismatch
 from transport.records import Claim, OutgoingRecord, Partition, Record, latest_claims
 
@@ -53,7 +53,7 @@ class UnitsInFlight:
     before it.
     """
 
-    def __init__(self, compute: ComputeThread, epoch: Callable[[Partition], int | None]) -> None:
+    def __init__(self, compute: ComputeThreads, epoch: Callable[[Partition], int | None]) -> None:
         self._compute = compute
         self._epoch = epoch
         self._units: deque[Unit] = deque()
@@ -67,7 +67,7 @@ class UnitsInFlight:
         return sum(not unit.is_done for unit in self._units)
 
     def submit(self, records: Sequence[Record]) -> None:
-        """Hand a unit to the compute thread.
+        """Hand a unit to the compute threads.
 
         Raises:
             StaleAssignment: If a record is of a partition that is not owned: a bug in the window.

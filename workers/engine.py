@@ -5,8 +5,10 @@ product would meet some forty times a layer, and on a machine that does other wo
 meeting waits for whoever lost its core; slices meet once.
 """
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +83,11 @@ class Engine:
         self.device = torch.device("cpu") if on_device is None else on_device.device
         self.num_threads = 1 if on_device is not None else threads or available_cores()
         self._pool = ThreadPoolExecutor(self.num_threads, thread_name_prefix="engine")
+        self._num_running = 0
+        """Calls of `run`."""
+        self._num_waiting = 0
+        """Slices that no thread has begun."""
+        self._has_begun = threading.Condition()
         figures = MachineFigures(figures_file)
         self.merged = MergedWeights(merged_bytes)
         self.encoders: Mapping[Precision, Encoder | GroupedEncoder] = {
@@ -116,22 +123,16 @@ class Engine:
                     f"task {row.task.description.name} was loaded for {row.task.precision}, this "
                     f"engine computes in {', '.join(self.encoders)}"
                 )
-        order = execution_order(rows)
-        slices: list[list[int]] = []
-        for precision in self.encoders:
-            of_precision = [n for n in order if rows[n].task.precision == precision]
-            lens = [len(rows[number].token_ids) for number in of_precision]
-            max_tokens = MAX_SLICE_TOKENS[precision] if self._on_device is None else MAX_PASS_TOKENS
-            slices += [
-                [of_precision[position] for position in positions]
-                for positions in cut_into_slices(
-                    lens, self.num_threads, max_tokens, MIN_SLICE_TOKENS
-                )
-            ]
         logits: dict[int, NDArray[np.float32]] = {}
-        for part in self._pool.map(lambda numbers: self._run_slice(rows, numbers), slices):
-            logits.update(part)
+        with self._share_of_threads() as num_threads:
+            for part in self._outputs_of(rows, self._slices(rows, num_threads)):
+                logits.update(part)
         return [logits[number] for number in range(len(rows))]
+
+    def wait_for_turn(self) -> None:
+        """Wait until all that was given to `run` so far has begun: what is given now comes next."""
+        with self._has_begun:
+            self._has_begun.wait_for(lambda: self._num_waiting == 0)
 
     def precision_of(self, *, passes_bfloat16: bool) -> Precision:
         """Return what a task's rows are best computed in.
@@ -204,9 +205,56 @@ class Engine:
             encoder.warm_up()
             return encoder
 
+    @contextmanager
+    def _share_of_threads(self) -> Iterator[int]:
+        """Give a run as many threads as are its share beside those that run already.
+
+        Slices for all of them would wait for one another, and each costs its thread some time.
+        """
+        with self._has_begun:
+            self._num_running += 1
+            num_threads = max(1, self.num_threads // self._num_running)
+        try:
+            yield num_threads
+        finally:
+            with self._has_begun:
+                self._num_running -= 1
+
+    def _slices(self, rows: Sequence[EngineRow], num_threads: int) -> list[list[int]]:
+        order = execution_order(rows)
+        slices: list[list[int]] = []
+        for precision in self.encoders:
+            of_precision = [n for n in order if rows[n].task.precision == precision]
+            lens = [len(rows[number].token_ids) for number in of_precision]
+            max_tokens = MAX_SLICE_TOKENS[precision] if self._on_device is None else MAX_PASS_TOKENS
+            slices += [
+                [of_precision[position] for position in positions]
+                for positions in cut_into_slices(lens, num_threads, max_tokens, MIN_SLICE_TOKENS)
+            ]
+        return slices
+
+    def _outputs_of(
+        self, rows: Sequence[EngineRow], slices: Sequence[Sequence[int]]
+    ) -> Iterator[dict[int, NDArray[np.float32]]]:
+        """Run slices on the threads of the pool; where one fails, those not begun are left out."""
+        with self._has_begun:
+            futures = [self._pool.submit(self._run_slice, rows, numbers) for numbers in slices]
+            self._num_waiting += len(futures)
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            self._no_longer_wait(sum(future.cancel() for future in futures))
+
+    def _no_longer_wait(self, num_slices: int) -> None:
+        with self._has_begun:
+            self._num_waiting -= num_slices
+            self._has_begun.notify_all()
+
     def _run_slice(
         self, rows: Sequence[EngineRow], numbers: Sequence[int]
     ) -> dict[int, NDArray[np.float32]]:
+        self._no_longer_wait(1)
         # Of this thread and, in torch, of the process: set each time, as other code may set it too.
         torch.set_num_threads(1)
         with torch.inference_mode():

@@ -9,7 +9,7 @@ from messages.topics import TopicNames
 from tasks.store import TaskStore
 from transport.groups import worker_group
 from transport.health import HealthFile
-from transport.pipeline import run_pipeline
+from transport.pipeline import PipelineLimits, run_pipeline
 from transport.session import Session
 from transport.settings import KafkaSettings
 from transport.table import TableFollower
@@ -35,6 +35,9 @@ MAX_UNIT_BATCHES = 64
 MAX_UNIT_BYTES = 128 * 1024
 """Batches that wait are run together up to this size, some hundred rows: a row costs several times
 less among fifty than alone, and hardly less among more (docs/log.md)."""
+NUM_COMPUTE_THREADS = 2
+"""While one unit's rows are computed, the next one's are read, and fill the cores that the last
+slices of the first leave."""
 
 
 def run_worker(
@@ -137,7 +140,8 @@ def run_worker(
                 tasks.in_background(lambda: recent.write(tasks.contents()))
 
         window = CountWindow(MAX_UNIT_BATCHES, MAX_UNIT_BYTES)
-        run_pipeline(session, window, stage, stop=stop, on_turn=turn)
+        limits = PipelineLimits(num_compute_threads=NUM_COMPUTE_THREADS)
+        run_pipeline(session, window, stage, stop=stop, on_turn=turn, limits=limits)
     finally:
         health.report("draining")
         follower.close()

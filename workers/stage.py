@@ -1,7 +1,8 @@
 """A worker's stage: macro-batches in, their results, errors and escalations out.
 
-Runs on the pipeline's compute thread and touches no Kafka client. Nothing here is remembered from
-one batch to the next but loaded weights, so a batch that is run again gives the same records.
+Runs on the pipeline's compute threads and touches no Kafka client. Nothing here is remembered from
+one batch to the next but loaded weights, so a batch that is run again gives the same records. Of
+two threads one reads batches, loads tasks and writes answers while the other's rows are computed.
 """
 
 import logging
@@ -124,7 +125,6 @@ class WorkerStage:
             yield from self._refuse(batch, row, refusal, row.timings_ms)
 
     def _process_batches(self, batches: Sequence[Batch]) -> Iterator[OutgoingRecord]:
-        started_ms = 1000 * self._wall_clock_s()
         references = list(dict.fromkeys(task for batch in batches for task in batch.tasks))
         with self._tasks.acquire_all(references) as acquired:
             tasks = {
@@ -133,6 +133,8 @@ class WorkerStage:
                 else task
                 for reference, task in zip(references, acquired, strict=True)
             }
+            self._engine.wait_for_turn()
+            started_ms = 1000 * self._wall_clock_s()
             outcomes = self._outcomes(batches, tasks, started_ms)
         # The wall's clock may be set back meanwhile.
         compute_ms = max(0.0, 1000 * self._wall_clock_s() - started_ms)

@@ -1,5 +1,6 @@
 """Tagging at serving: which tokens speak for the words of a row, and spans from BIO labels."""
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -16,10 +17,12 @@ Span: TypeAlias = tuple[int, int, str]
 
 
 class WordFinder:
-    """Finds the words of rows. Used from one thread, as its tokenizer is."""
+    """Finds the words of rows. May be used from any thread."""
 
     def __init__(self, backbone_folder: Path) -> None:
         self._tokenizer = RowTokenizer(backbone_folder)
+        self._lock = threading.Lock()
+        """Its tokenizer is for one thread at a time."""
 
     def words(
         self, text: str, text_pair: str | None, token_ids: NDArray[np.int64]
@@ -35,7 +38,8 @@ class WordFinder:
             ValueError: If this tokenizer does not cut them into these tokens.
         """
         # A row that was not cut is not cut by its own length either.
-        row = self._tokenizer.encode(text, text_pair, len(token_ids))
+        with self._lock:
+            row = self._tokenizer.encode(text, text_pair, len(token_ids))
         if not np.array_equal(row.token_ids, token_ids):
             raise ValueError("the row's tokens are not those of its text")
         return row.words

@@ -1,11 +1,12 @@
-"""The compute thread, the units in flight, and how many are cut ahead."""
+"""The compute threads, the units in flight, and how many are cut ahead."""
 
 import threading
 from collections.abc import Sequence
+from time import monotonic
 
 import pytest
 
-from transport.compute import ComputeThread, Stage
+from transport.compute import ComputeThreads, Stage
 from transport.errors import StageFailed, StaleAssignment, VersionMismatch
 from transport.records import Claim, OutgoingRecord, Partition, Record
 from transport.units import UnitsInFlight
@@ -36,13 +37,15 @@ def _record(offset: int, partition: int = 0, value: bytes = b"x") -> Record:
     return Record("in", partition, offset, None, value, (), 0)
 
 
-def _wait_all(compute: ComputeThread, units: UnitsInFlight) -> None:
+def _wait_all(compute: ComputeThreads, units: UnitsInFlight) -> None:
     while units.num_computing:
         compute.wait(0.1)
 
 
-def _flight(stage: Stage, owned: Sequence[int] = (0, 1)) -> tuple[ComputeThread, UnitsInFlight]:
-    compute = ComputeThread(stage)
+def _flight(
+    stage: Stage, owned: Sequence[int] = (0, 1), num_threads: int = 1
+) -> tuple[ComputeThreads, UnitsInFlight]:
+    compute = ComputeThreads(stage, num_threads)
     return compute, UnitsInFlight(compute, lambda p: 7 if p.partition in owned else None)
 
 
@@ -65,6 +68,38 @@ def test_units_finish_in_order_of_cutting() -> None:
     units.settled(1)
     assert len(units) == 1
     compute.close()
+
+
+def test_a_second_thread_takes_the_next_unit_meanwhile() -> None:
+    """It may be done first, and is settled after the one before it all the same."""
+    stage = Echo()
+    compute, units = _flight(stage, num_threads=2)
+    units.submit([_record(0, value=b"wait")])
+    assert stage.entered.wait(LIMIT_S)
+    units.submit([_record(1)])
+    deadline_s = monotonic() + LIMIT_S
+    while units.num_computing > 1:
+        assert monotonic() < deadline_s, "the second unit waits for the first"
+        compute.wait(0.1)
+
+    assert units.finished() == []
+    stage.gate.set()
+    _wait_all(compute, units)
+    assert [unit.records[0].offset for unit in units.finished()] == [0, 1]
+    compute.close()
+
+
+def test_closing_ends_every_thread() -> None:
+    """None stays behind to keep a stage, or a process, alive."""
+    compute, units = _flight(Echo(), num_threads=2)
+    units.submit([_record(0)])
+    compute.close()
+
+    deadline_s = monotonic() + LIMIT_S
+    while any(thread.is_alive() for thread in compute.threads):
+        assert monotonic() < deadline_s
+        compute.wait(0.01)
+    assert not units.num_computing
 
 
 def test_claims_are_the_last_of_each_partition() -> None:

@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,10 +63,11 @@ class Bench:
         }
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.tokenizer.no_padding()
+        self.tasks = TaskManager(store, engine, level=level, memory_limit_bytes=1 << 28)
         self.stage = WorkerStage(
             level=level,
             engine=engine,
-            tasks=TaskManager(store, engine, level=level, memory_limit_bytes=1 << 28),
+            tasks=self.tasks,
             backbone_folder=folder,
             topics=TOPICS,
             wall_clock_s=lambda: NOW_S,
@@ -284,6 +286,44 @@ def test_a_task_whose_code_fails_ends_no_process(
     failed = given[2]
     assert isinstance(failed, ErrorAnswer)
     assert (failed.reason, failed.message) == (Reason.MODEL_FAILED, type(error).__name__)
+
+
+def test_two_threads_answer_as_one(small: Bench) -> None:
+    """A pipeline has two units at a stage: neither's records depend on the other's."""
+    tasks = (small.references["sms_spam"], small.references["clinc150"])
+    texts = (SPAM, HAM, "what's my balance", "how much is a pound in euros")
+    batches = [
+        small.batch(
+            [small.row(f"{text} {number}", n // 2, n) for n, text in enumerate(texts)], *tasks
+        )
+        for number in range(40)
+    ]
+    alone = [small.run(batch) for batch in batches]
+
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(small.run, batches))
+
+    assert together == alone
+
+
+def test_a_unit_waits_for_those_before_it_with_its_tasks_at_hand(
+    small: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a task takes to load is no time of the cores; the wait counts as one."""
+    seen: list[int] = []
+    times_s = iter([NOW_S + 2.0, NOW_S + 5.0])
+    monkeypatch.setattr(small.stage, "_wall_clock_s", lambda: next(times_s))
+
+    def turn() -> None:
+        seen.append(small.tasks._num_held)
+
+    monkeypatch.setattr(small.engine, "wait_for_turn", turn)
+
+    (given,) = answers(small.run(small.batch([small.row(SPAM)])))
+
+    assert seen == [1]
+    assert dict(given.timings_ms)["wait_l0"] == 2010.0
+    assert dict(given.timings_ms)["compute_l0"] == 3000.0
 
 
 def test_no_time_is_negative_when_the_clock_is_set_back(
