@@ -28,6 +28,7 @@ def engine_logits(
     rows: LabelledRows,
     *,
     choice: PrecisionChoice = "float32",
+    figures_file: Path | None = None,
 ) -> PerRow:
     """Return the logits of one level of an artifact for labelled rows.
 
@@ -37,13 +38,14 @@ def engine_logits(
         backbone: The folder of that level's backbone.
         rows: Of the task's kind.
         choice: What to compute in; `auto` as a worker of this machine would.
+        figures_file: Where this machine's figures are kept. None: they are measured anew.
 
     Raises:
         ArtifactError: If the level is not valid, or was trained on other backbone weights.
         BadRows: If the rows are of another kind than the task, or have a label it does not know.
     """
     encoded = encode_for_level(artifact, level, backbone, rows)
-    local = LocalLevel(backbone, precisions=precisions_of(choice))
+    local = LocalLevel(backbone, precisions=precisions_of(choice), figures_file=figures_file)
     try:
         passes = passes_bfloat16(artifact, level)
         task = local.load(artifact, level, local.engine.precision_of(passes_bfloat16=passes))

@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     tasks_dir: Path = Path(platformdirs.user_data_dir("petstream")) / "tasks"
     state_dir: Path = Path(platformdirs.user_state_dir("petstream"))
     """Process table, logs and profiles of this machine."""
+    figures_file: Path = Field(default_factory=lambda given: given["state_dir"] / FILE_NAME)
+    """What was measured on this machine to choose the engine's ways by."""
     dtype: PrecisionChoice = "auto"
     """What workers compute in."""
     device: str = Field(default="cpu", pattern=rf"\A{DEVICE_CHOICE}\z")
@@ -79,11 +81,6 @@ class Settings(BaseSettings):
     def _by_dotted_names(cls, given: object) -> object:
         """Take TOML's tables for what their dots mean: a key without quotes is a table in it."""
         return dict(_dotted(given)) if isinstance(given, Mapping) else given
-
-    @property
-    def figures_file(self) -> Path:
-        """What was measured on this machine to choose the engine's ways by."""
-        return self.state_dir / FILE_NAME
 
     def with_flags(self, **flags: Any) -> "Settings":  # noqa: ANN401 - one per field
         """Lay the flags that were given (not None) over these settings.
@@ -107,6 +104,7 @@ class Settings(BaseSettings):
             "PETSTREAM_MODELS_DIR": str(self.models_dir),
             "PETSTREAM_TASKS_DIR": str(self.tasks_dir),
             "PETSTREAM_STATE_DIR": str(self.state_dir),
+            "PETSTREAM_FIGURES_FILE": str(self.figures_file),
             "PETSTREAM_KAFKA": json.dumps(self.kafka),
         }
         if self.bootstrap_servers is not None:

@@ -3,10 +3,12 @@
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.kept_figures import figures_kept
 from transport.embedded_broker import EmbeddedBroker
 
 # It would hide that a command keeps what it prints in its buffer, as users' pipes see it.
@@ -17,6 +19,13 @@ settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any machine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what engines measure for the whole run; its processes read this variable."""
+    kept = ExitStack()
+    kept.enter_context(figures_kept())
+    config.add_cleanup(kept.close)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

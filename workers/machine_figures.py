@@ -1,15 +1,17 @@
 """Figures measured on this machine, kept in a file so that the next start need not measure again.
 
 They hold for one processor and one version of the libraries: a file of another is not used. Several
-processes may share a file; what one of them measured meanwhile is kept.
+processes may share a file: one measures at a time, undisturbed by the others, which wait for it and
+take its figures.
 """
 
 import fcntl
 import json
 import logging
-import os
+import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +28,10 @@ LINEAR = "linear"
 Microseconds = Annotated[float, Field(allow_inf_nan=False)]
 
 
+_LONGEST_WAIT_S = 60.0
+"""For another process that measures: some seconds, more on a slow processor in bfloat16."""
+
+
 class FiguresFile(BaseModel):
     """What the file holds."""
 
@@ -40,6 +46,8 @@ class FiguresFile(BaseModel):
 class MachineFigures:
     """Measures each figure once. For one thread; other processes may use the file.
 
+    From the first figure that it has to measure until `save`, others that have to measure wait.
+
     Args:
         path: The file. None: figures are measured and forgotten.
     """
@@ -49,6 +57,7 @@ class MachineFigures:
         self._machine = this_machine()
         self._figures = _read(path, self._machine)
         self._is_changed = False
+        self._lock: TextIOWrapper | None = None
 
     def measured(
         self, name: str, measure: Callable[[], Mapping[str, float]]
@@ -59,6 +68,9 @@ class MachineFigures:
             name: Says what is measured, and all that the figures depend on besides the machine.
             measure: Returns microseconds by name.
         """
+        if name not in self._figures and self._lock is None and self._path is not None:
+            self._lock = _locked(self._path)
+            self._figures |= _read(self._path, self._machine)
         if name not in self._figures:
             self._figures[name] = {key: round(us, 3) for key, us in measure().items()}
             self._is_changed = True
@@ -66,20 +78,17 @@ class MachineFigures:
 
     def save(self) -> None:
         """Write what was measured since the start; where that fails, it is said in the log."""
-        if self._path is None or not self._is_changed:
-            return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        if self._path is not None and self._is_changed:
+            self._lock = self._lock or _locked(self._path)
+            merged = _read(self._path, self._machine) | self._figures
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                merged = _read(self._path, self._machine) | self._figures
                 _write(self._path, FiguresFile(machine=self._machine, figures=merged))
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            logger.warning("figures of this machine are not kept: %s", error)
+            except OSError as error:
+                logger.warning("figures of this machine are not kept: %s", error)
         self._is_changed = False
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
 
 def this_machine() -> dict[str, str]:
@@ -97,6 +106,28 @@ def read_figures(path: Path) -> FiguresFile | None:
         return FiguresFile.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
+
+
+def _locked(path: Path) -> TextIOWrapper | None:
+    """Lock the file of figures until what this returns is closed; None where that cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.with_suffix(".lock").open("w")
+    except OSError:
+        return None  # nor can the file be written, which is told then
+    give_up_s = time.monotonic() + _LONGEST_WAIT_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            if time.monotonic() > give_up_s:
+                logger.warning("another process measures this machine for too long: %s", path)
+                file.close()
+                return None
+            time.sleep(0.05)
+        except OSError:  # a file system without locks
+            return file
 
 
 def _read(path: Path | None, machine: Mapping[str, str]) -> dict[str, dict[str, float]]:

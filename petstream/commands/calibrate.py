@@ -78,16 +78,16 @@ def _calibrate(
     prepare_process(threads)
     artifact = open_artifact(task_dir)
     rows = read_rows(data, artifact.description.kind)
-    models_dir = load_settings().models_dir
+    settings = load_settings()
     names = {level.backbone.name for level in artifact.description.levels}
-    backbones = {name: find(name, models_dir) for name in names}
+    backbones = {name: find(name, settings.models_dir) for name in names}
     with error_console.status("reading") as status:
         return calibrate_task(
             artifact,
             backbones,
             rows,
             target,
-            level_logits=partial(engine_logits, choice=dtype),
+            level_logits=partial(engine_logits, choice=dtype, figures_file=settings.figures_file),
             on_level=lambda level: status.update(f"level {level}: {len(rows.rows)} rows"),
         )
 

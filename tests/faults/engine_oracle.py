@@ -21,6 +21,7 @@ from messages.result import Result
 from tasks.artifact import Artifact
 from tasks.description import TaskDescription
 from tasks.word_tokens import WordToken
+from tests.kept_figures import kept_figures
 from transport.records import Record
 from workers.answers import DEFAULT_DECISION_THRESHOLD
 from workers.backbone import Backbone
@@ -137,7 +138,7 @@ def _rows(
 ) -> list[_Row]:
     """Run every query through one level."""
     folder = find(LEVEL_BACKBONES[level], models_dir)
-    engine = Engine(Backbone.load(folder))
+    engine = Engine(Backbone.load(folder), figures_file=kept_figures())
     loaded = {}
     for name, artifact in artifacts.items():
         weights = artifact.load_level(level, engine.backbone.shape)

@@ -259,3 +259,18 @@ def test_environment_goes_over_the_file(tmp_path: Path) -> None:
     )
 
     assert ended.stdout.splitlines() == ["from-file at_least_once", "from-flag"]
+
+
+def test_figures_are_in_the_state_folder_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Services of one deployment, and those of another that is told the same, share them."""
+    monkeypatch.setenv("PETSTREAM_STATE_DIR", str(tmp_path))
+    monkeypatch.delenv("PETSTREAM_FIGURES_FILE")
+    own = load_settings()
+    monkeypatch.setenv("PETSTREAM_FIGURES_FILE", str(tmp_path / "shared.json"))
+    shared = load_settings()
+
+    assert own.figures_file == tmp_path / "machine-figures.json"
+    assert shared.figures_file == tmp_path / "shared.json"
+    assert own.environment()["PETSTREAM_FIGURES_FILE"] == str(own.figures_file)

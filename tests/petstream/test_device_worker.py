@@ -24,6 +24,7 @@ from producers.client import Client
 from producers.connection import Connection
 from producers.new_query import new_query
 from tasks.artifact import open_artifact
+from tests.kept_figures import kept_figures
 from tests.petstream.single_level import READY_LIMIT_S, SCHEDULER, single_level_settings
 from tests.producers.stand_in import wait_until
 from transport.health import read_health
@@ -103,7 +104,7 @@ def is_ready(health: Path) -> bool:
 
 def on_the_cores(settings: Settings) -> dict[tuple[str, str], LocalAnswer]:
     """Return each text's answer without Kafka and without a device."""
-    level = LocalLevel(find(BACKBONE, settings.models_dir), threads=1)
+    level = LocalLevel(find(BACKBONE, settings.models_dir), threads=1, figures_file=kept_figures())
     try:
         loaded = {name: level.load(open_artifact(EXAMPLES / name), 0) for name in TEXTS}
         asked = [(name, text) for name, texts in TEXTS.items() for text in texts]

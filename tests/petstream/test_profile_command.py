@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from petstream.commands.profile import app
 from scheduler.profile_file import Profile, read_profile, write_profile
+from tests.kept_figures import VARIABLE
 from workers import profiler
 from workers.machine_figures import FILE_NAME, MachineFigures, read_figures
 
@@ -32,6 +33,7 @@ PROFILE = Profile(
 def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A state folder of this test's own."""
     monkeypatch.setenv("PETSTREAM_STATE_DIR", str(tmp_path))
+    monkeypatch.delenv(VARIABLE)
     return tmp_path
 
 

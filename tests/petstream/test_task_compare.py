@@ -23,6 +23,7 @@ from producers.connection import Connection
 from producers.new_query import new_query
 from tasks.artifact import open_artifact
 from tasks.bfloat16_record import RECORD_FILE, comparison_of, comparisons_of
+from tests.kept_figures import kept_figures
 from tests.petstream.single_level import single_level_services, single_level_settings
 from workers.backbone_store import find
 from workers.local_level import LocalLevel
@@ -156,7 +157,10 @@ def test_a_worker_serves_in_bfloat16(broker: str, namespace: str, tmp_path: Path
     folder = EXAMPLES_DIR / "tasks" / TASK
     task_registry(settings).add(folder)
     local = LocalLevel(
-        find("minilm-l3", settings.models_dir), threads=1, precisions=("float32", "bfloat16")
+        find("minilm-l3", settings.models_dir),
+        threads=1,
+        precisions=("float32", "bfloat16"),
+        figures_file=kept_figures(),
     )
     artifact = open_artifact(folder)
     full, rounded = (

@@ -12,6 +12,7 @@ from petstream.settings import load_settings
 from tasks.artifact import open_artifact
 from tasks.backbone_shape import read_shape
 from tasks.store import TaskStore
+from tests.kept_figures import kept_figures
 from tests.workers.stored_tasks import write_bare_embedding
 from workers.backbone_store import find
 from workers.local_level import LocalLevel
@@ -29,7 +30,9 @@ def test_a_folder_answers_with_the_logits_of_the_engine(level: int) -> None:
     """`--level` picks the backbone; the document holds what the Python interface gives."""
     artifact = open_artifact(BANKING)
     backbone = artifact.description.level(level).backbone.name
-    local = LocalLevel(find(backbone, load_settings().models_dir), threads=1)
+    local = LocalLevel(
+        find(backbone, load_settings().models_dir), threads=1, figures_file=kept_figures()
+    )
     (expected,) = local.run([(local.load(artifact, level), TEXT)])
     local.close()
 

@@ -22,6 +22,7 @@ from producers.connection import Connection
 from producers.new_query import new_query
 from tasks.artifact import Artifact
 from tasks.store import TaskStore
+from tests.kept_figures import kept_figures
 from tests.petstream.single_level import single_level_services, single_level_settings
 from tests.workers.stored_tasks import add_task, until
 from workers.backbone import Backbone
@@ -52,7 +53,7 @@ def settings(broker: str, namespace: str, tmp_path: Path) -> Settings:
 def engine() -> Engine:
     """An engine of the test's own, which knows what each revision must answer."""
     folder = BackboneStore(load_settings().models_dir).fetch("minilm-l3")
-    return Engine(Backbone.load(folder), threads=1)
+    return Engine(Backbone.load(folder), threads=1, figures_file=kept_figures())
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from transformers import AutoModel
 
 from tasks.training.batches import EncodedRow, collate
 from tasks.training.model import load_dense_model
+from tests.kept_figures import kept_figures
 from tests.workers.pets import random_task
 from tests.workers.tiny_models import CONFIGS, PAIRS_HAVE_TYPES, save_random
 from workers.backbone import Backbone
@@ -29,7 +30,7 @@ def pair_row(seed: int, first: int, second: int) -> EncodedRow:
 def test_the_dense_model_answers_as_the_engine(variant: str, tmp_path: Path) -> None:
     """With a PET that changes every site; rows are padded to each other here and packed there."""
     folder = save_random(AutoModel, variant, tmp_path)
-    engine = Engine(Backbone.load(folder), threads=1)
+    engine = Engine(Backbone.load(folder), threads=1, figures_file=kept_figures())
     task = random_task("diff", engine.backbone.shape, takes_pair=True)
     model = load_dense_model(folder, len(task.head_bias), task.pooling)
     model.load(task.weights(engine.backbone.shape))

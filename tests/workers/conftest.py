@@ -9,6 +9,7 @@ from gpu_ops.compiled.build import compiler
 from gpu_ops.compiled.library import Library
 from petstream.settings import load_settings
 from tests.gpu_ops.compiled.libraries import FORMS, built
+from tests.kept_figures import kept_figures
 from workers.backbone import Backbone
 from workers.backbone_store import BackboneStore
 from workers.engine import Engine
@@ -36,13 +37,15 @@ def backbone_folder(request: pytest.FixtureRequest, backbones: BackboneStore) ->
 @pytest.fixture(scope="session")
 def engine(backbone_folder: Path) -> Engine:
     """An engine on each real backbone in turn, with two compute threads."""
-    return Engine(Backbone.load(backbone_folder), threads=2)
+    return Engine(Backbone.load(backbone_folder), threads=2, figures_file=kept_figures())
 
 
 @pytest.fixture(scope="session")
 def small_engine(backbones: BackboneStore) -> Engine:
     """An engine on the small backbone alone, with one compute thread."""
-    return Engine(Backbone.load(backbones.fetch("minilm-l3")), threads=1)
+    return Engine(
+        Backbone.load(backbones.fetch("minilm-l3")), threads=1, figures_file=kept_figures()
+    )
 
 
 @pytest.fixture(scope="session")

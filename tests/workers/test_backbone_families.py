@@ -14,6 +14,7 @@ from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
 from gpu_ops.varlen_attention import varlen_attention
 from tasks.backbone_shape import read_shape
+from tests.kept_figures import kept_figures
 from tests.workers.dense_reference import (
     hidden_states,
     merged_model,
@@ -55,12 +56,19 @@ def family_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 def load_pair(folder: Path) -> Pair:
     """Load a folder with transformers and with the engine."""
-    return Pair(plain_model(folder), Engine(Backbone.load(folder), threads=1))
+    return Pair(
+        plain_model(folder), Engine(Backbone.load(folder), threads=1, figures_file=kept_figures())
+    )
 
 
 def test_bfloat16_gives_the_same_states_but_for_rounding(any_model: Pair) -> None:
     """Relative attention, projected embeddings and every family's order of norms among them."""
-    both = Engine(any_model.engine.backbone, threads=1, precisions=("float32", "bfloat16"))
+    both = Engine(
+        any_model.engine.backbone,
+        threads=1,
+        precisions=("float32", "bfloat16"),
+        figures_file=kept_figures(),
+    )
     task = identity_task(both)
     full, rounded = both.run(
         [

@@ -12,6 +12,7 @@ from messages.task_event import TaskReference
 from petstream.demo_samples import EXAMPLES_DIR
 from tasks.artifact import Artifact, open_artifact
 from tasks.bfloat16_record import LevelComparison, write_record
+from tests.kept_figures import kept_figures
 from tests.workers.sentences import SENTENCES
 from tests.workers.stored_tasks import PLENTY, WatchedStore, add_task
 from workers import bfloat16_comparison
@@ -32,7 +33,12 @@ TASKS = ("banking77", "nlupp", "snips_slots")
 @pytest.fixture(scope="module")
 def local(backbones: BackboneStore) -> Iterator[LocalLevel]:
     """The small backbone in both types."""
-    local = LocalLevel(backbones.fetch("minilm-l3"), threads=1, precisions=("float32", "bfloat16"))
+    local = LocalLevel(
+        backbones.fetch("minilm-l3"),
+        threads=1,
+        precisions=("float32", "bfloat16"),
+        figures_file=kept_figures(),
+    )
     yield local
     local.close()
 
@@ -82,7 +88,12 @@ def test_a_worker_goes_by_the_record_of_the_stored_task(
     small_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passes: bool | None
 ) -> None:
     """None: a task that was never compared."""
-    both = Engine(small_engine.backbone, threads=1, precisions=("float32", "bfloat16"))
+    both = Engine(
+        small_engine.backbone,
+        threads=1,
+        precisions=("float32", "bfloat16"),
+        figures_file=kept_figures(),
+    )
     monkeypatch.setattr(SharedProducts, "us_per_row", property(_cost))
     store = WatchedStore(tmp_path / "tasks")
     reference = add_task(store, both, "weather")

@@ -20,6 +20,7 @@ from tasks.pets.kinds import AnyPet
 from tasks.pets.layer_norm import LayerNormTuning
 from tasks.pets.prompt import Prompt
 from tasks.pets.random_weights import random_weights
+from tests.kept_figures import kept_figures
 from tests.workers.dense_reference import merged_model, plain_model, reference_logits
 from tests.workers.pets import identity_task, random_task
 from tests.workers.tiny_models import SIZES_IN_PACKS, save_random
@@ -95,7 +96,9 @@ def load_models(variant: str, folder: Path) -> Models:
     save_random(AutoModel, variant, folder, sizes=SIZES_IN_PACKS | widths(variant))
     backbone = Backbone.load(folder)
     on_device = Engine(backbone, precisions=("float32",), on_device=OnDevice(CPU))
-    return Models(plain_model(folder), Engine(backbone, threads=1), on_device)
+    return Models(
+        plain_model(folder), Engine(backbone, threads=1, figures_file=kept_figures()), on_device
+    )
 
 
 def widths(variant: str) -> dict[str, int]:

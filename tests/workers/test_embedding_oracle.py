@@ -16,6 +16,7 @@ from transformers import BertModel
 
 from tasks.importers.backbone_tensors import BackboneTensors
 from tasks.importers.importing import ImportOptions, import_checkpoint
+from tests.kept_figures import kept_figures
 from tests.tasks.importers.sentence_folders import add_modules
 from tests.workers.sentences import SENTENCES
 from workers.backbone_store import BackboneStore
@@ -43,7 +44,7 @@ def folder(backbones: BackboneStore) -> Path:
 @pytest.fixture(scope="module")
 def local(folder: Path) -> Iterator[LocalLevel]:
     """Its level, with two compute threads."""
-    level = LocalLevel(folder, threads=2)
+    level = LocalLevel(folder, threads=2, figures_file=kept_figures())
     yield level
     level.close()
 

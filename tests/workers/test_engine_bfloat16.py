@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.kept_figures import kept_figures
 from tests.workers.pets import PETS, random_embedding, random_task
 from workers.engine import Engine, EngineRow
 from workers.loaded_task import LoadedTask
@@ -19,7 +20,12 @@ LENGTHS = (3, 17, 40)
 @pytest.fixture(scope="module")
 def both(small_engine: Engine) -> Iterator[Engine]:
     """An engine that runs both types."""
-    engine = Engine(small_engine.backbone, threads=2, precisions=("float32", "bfloat16"))
+    engine = Engine(
+        small_engine.backbone,
+        threads=2,
+        precisions=("float32", "bfloat16"),
+        figures_file=kept_figures(),
+    )
     yield engine
     engine.close()
 

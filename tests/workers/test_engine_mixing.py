@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from petstream.benchmarks.dense_task import without_pet
 from tasks.description import Pooling
+from tests.kept_figures import kept_figures
 from tests.workers.pets import (
     PETS,
     can_be_empty,
@@ -58,7 +59,7 @@ def tasks(small_engine: Engine) -> dict[str, LoadedTask]:
 @pytest.fixture(scope="module")
 def second_engine(small_engine: Engine) -> Iterator[Engine]:
     """Another worker's engine on the same backbone, with two threads."""
-    engine = Engine(small_engine.backbone, threads=2)
+    engine = Engine(small_engine.backbone, threads=2, figures_file=kept_figures())
     yield engine
     engine.close()
 
@@ -175,7 +176,9 @@ def test_weights_that_are_kept_merged_give_the_same(
 ) -> None:
     """From its fifth use on, beside tasks whose weights are not kept; both leave together."""
     products = len(PRODUCTS) * small_engine.backbone.shape.num_layers
-    engine = Engine(small_engine.backbone, threads=1, merged_bytes=1 << 30)
+    engine = Engine(
+        small_engine.backbone, threads=1, merged_bytes=1 << 30, figures_file=kept_figures()
+    )
     task = keeping_from(random_task(variant, engine.backbone.shape).load(engine), 1)
     rows = [EngineRow(tasks["lora"], token_ids(7, 20)), EngineRow(task, token_ids(8, 30))]
     expected = small_engine.run(rows)
@@ -221,7 +224,7 @@ def test_the_number_of_threads_changes_nothing(
         for seed, task in enumerate(tasks.values())
     ]
     expected = [small_engine.run([row])[0] for row in rows]
-    engine = Engine(small_engine.backbone, threads=threads)
+    engine = Engine(small_engine.backbone, threads=threads, figures_file=kept_figures())
 
     found = engine.run(rows)
     engine.close()
@@ -278,7 +281,7 @@ def test_a_task_of_another_backbone_is_refused(
 ) -> None:
     """Weights are never run on a backbone that they were not laid out for."""
     other: Backbone = replace(small_engine.backbone, digest="sha256:" + "0" * 64)
-    engine = Engine(other, threads=1)
+    engine = Engine(other, threads=1, figures_file=kept_figures())
 
     with pytest.raises(ValueError, match="another backbone"):
         engine.run([EngineRow(tasks["lora"], token_ids(1, 4))])

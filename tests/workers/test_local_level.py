@@ -12,6 +12,7 @@ from messages.query import QueryParameters
 from messages.truncation import Truncation
 from scheduler.tokenisation import BackboneTokenizer
 from tasks.artifact import open_artifact
+from tests.kept_figures import kept_figures
 from tests.workers.sentences import SENTENCES
 from workers.backbone_store import BackboneStore
 from workers.errors import RowError
@@ -32,7 +33,7 @@ HOSTILE = [
 @pytest.fixture(scope="module")
 def local(backbones: BackboneStore) -> Iterator[LocalLevel]:
     """The small level."""
-    level = LocalLevel(backbones.fetch("minilm-l3"), threads=1)
+    level = LocalLevel(backbones.fetch("minilm-l3"), threads=1, figures_file=kept_figures())
     yield level
     level.close()
 

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from workers import machine_figures
 from workers.machine_figures import MachineFigures, read_figures, this_machine
+
+LIMIT_S = 20.0
 
 
 def refuse() -> dict[str, float]:
@@ -54,10 +57,32 @@ def test_figures_of_another_machine_are_measured_anew_and_replaced(
     assert found.figures == {"product": {"one": 2.0}}
 
 
-def test_what_another_process_measured_meanwhile_is_kept(path: Path) -> None:
+def test_one_measures_at_a_time_and_the_others_take_its_figures(path: Path) -> None:
+    """Two that measure at once would disturb each other, and could choose otherwise."""
+    first, second = MachineFigures(path), MachineFigures(path)
+    first.measured("a", giving(1.0))
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(second.measured, "a", refuse)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.2)
+
+        first.save()
+
+        assert waiting.result(LIMIT_S) == {"one": 1.0}
+    second.measured("b", giving(2.0))
+    second.save()
+    assert MachineFigures(path).measured("b", refuse) == {"one": 2.0}
+
+
+def test_nobody_waits_for_ever_for_another(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may have been stopped; what it measured meanwhile is kept nevertheless."""
+    monkeypatch.setattr(machine_figures, "_LONGEST_WAIT_S", 0.1)
     ours, theirs = MachineFigures(path), MachineFigures(path)
     ours.measured("a", giving(1.0))
     theirs.measured("b", giving(2.0))
+    assert "for too long" in caplog.text
 
     ours.save()
     theirs.save()

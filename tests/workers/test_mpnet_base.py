@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
+from tests.kept_figures import kept_figures
 from tests.workers.dense_reference import (
     hidden_states,
     merged_model,
@@ -36,7 +37,7 @@ def mpnet_folder(backbones: BackboneStore) -> Path:
 @pytest.fixture(scope="module")
 def mpnet(mpnet_folder: Path) -> Engine:
     """An engine on it."""
-    return Engine(Backbone.load(mpnet_folder), threads=2)
+    return Engine(Backbone.load(mpnet_folder), threads=2, figures_file=kept_figures())
 
 
 @pytest.fixture(scope="module")

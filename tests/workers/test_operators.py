@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from gpu_ops.compiled.library import Library
+from tests.kept_figures import kept_figures
 from tests.workers.pets import PETS, random_task
 from workers import encoder as encoder_module
 from workers import operator_choice
@@ -35,7 +36,7 @@ def test_rows_of_every_kind_have_one_answer(
 ) -> None:
     """All kinds and options in one batch, with all operators compiled and with none."""
     backbone = small_engine.backbone
-    engine = Engine(backbone, threads=1, precisions=(precision,))
+    engine = Engine(backbone, threads=1, precisions=(precision,), figures_file=kept_figures())
     encoder = engine.encoders[precision]
     assert isinstance(encoder, encoder_module.Encoder)
     tasks = [
@@ -63,7 +64,7 @@ def test_rows_of_every_kind_have_one_answer(
 def test_no_library_is_no_error(small_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """All operators are torch's then, and the answers those of any engine."""
     monkeypatch.setattr(encoder_module, "load", lambda: None)
-    engine = Engine(small_engine.backbone, threads=1)
+    engine = Engine(small_engine.backbone, threads=1, figures_file=kept_figures())
     task = random_task("mask", engine.backbone.shape, seed=1)
     ids = token_ids(1, 9)
 

@@ -32,6 +32,7 @@ from tasks.backbone_shape import BackboneShape
 from tasks.description import BackboneReference
 from tasks.pets.bitfit import BitFit
 from tasks.store import TaskStore
+from tests.kept_figures import kept_figures
 from tests.workers.stored_tasks import write_bare_embedding
 from transport.errors import VersionMismatch
 from transport.records import OutgoingRecord, Record
@@ -55,7 +56,7 @@ class Bench:
     def __init__(self, store: TaskStore, backbones: BackboneStore, level: int) -> None:
         self.level = level
         folder = backbones.fetch(("minilm-l3", "minilm-l6")[level])
-        self.engine = engine = Engine(Backbone.load(folder), threads=1)
+        self.engine = engine = Engine(Backbone.load(folder), threads=1, figures_file=kept_figures())
         self.backbone_name = folder.name
         self.references = {
             name: TaskReference(name, 1, open_artifact(store.root, (name, "1")).digest)

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
+from tests.kept_figures import kept_figures
 from tests.workers.pets import identity_task
 from workers.backbone import Backbone
 from workers.backbone_store import BackboneStore
@@ -47,7 +48,9 @@ class Gate:
 
 @pytest.fixture
 def engine(backbones: BackboneStore) -> Iterator[Engine]:
-    engine = Engine(Backbone.load(backbones.fetch("minilm-l3")), threads=1)
+    engine = Engine(
+        Backbone.load(backbones.fetch("minilm-l3")), threads=1, figures_file=kept_figures()
+    )
     yield engine
     engine.close()
 
@@ -112,7 +115,9 @@ def test_runs_at_once_share_the_threads(
     backbones: BackboneStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One by itself is cut into a slice for each; one beside another into its share of them."""
-    engine = Engine(Backbone.load(backbones.fetch("minilm-l3")), threads=2)
+    engine = Engine(
+        Backbone.load(backbones.fetch("minilm-l3")), threads=2, figures_file=kept_figures()
+    )
     encoder = engine.encoders["float32"]
     assert isinstance(encoder, Encoder)
     gate = Gate(encoder)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from petstream.benchmarks.dense_task import DenseTask
 from tasks.importers.imported import ImportedHead, ImportedPet
 from tasks.site_ops import HiddenLayer
+from tests.kept_figures import kept_figures
 from workers.backbone import Backbone
 from workers.engine import Engine, EngineRow
 from workers.loaded_task import LoadedTask
@@ -18,7 +19,7 @@ from workers.loaded_task import LoadedTask
 @cache
 def tiny_engine(folder: Path) -> Engine:
     """Return an engine on a tiny backbone."""
-    return Engine(Backbone.load(folder), threads=1)
+    return Engine(Backbone.load(folder), threads=1, figures_file=kept_figures())
 
 
 def engine_logits(

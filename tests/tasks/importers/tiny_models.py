@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from tasks.importers.importing import Import
+from tests.kept_figures import kept_figures
 from workers.backbone import Backbone
 from workers.engine import Engine, EngineRow
 
@@ -106,7 +107,7 @@ def expected_logits(model: Any) -> list[NDArray[np.float32]]:  # noqa: ANN401 - 
 def engine_logits(found: Import, backbone: Path, folder: Path) -> list[NDArray[np.float32]]:
     """Write the import as a task and let the packed engine answer all rows in one batch."""
     artifact = found.write(folder, name="imported")
-    engine = Engine(Backbone.load(backbone), threads=1)
+    engine = Engine(Backbone.load(backbone), threads=1, figures_file=kept_figures())
     try:
         weights = artifact.load_level(
             found.level.level, engine.backbone.shape, backbone_digest=engine.backbone.digest

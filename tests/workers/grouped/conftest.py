@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 import torch
 
+from tests.kept_figures import kept_figures
 from tests.workers.grouped.ways import Way, cuda, on_device_engine
 from workers.engine import Engine
 from workers.grouped.on_device import OnDevice
@@ -37,6 +38,8 @@ def way(request: pytest.FixtureRequest, small_engine: Engine) -> Iterator[Way]:
 @pytest.fixture(scope="session")
 def rounded_engine(small_engine: Engine) -> Iterator[Engine]:
     """The CPU engine in bfloat16, with one compute thread."""
-    engine = Engine(small_engine.backbone, threads=1, precisions=("bfloat16",))
+    engine = Engine(
+        small_engine.backbone, threads=1, precisions=("bfloat16",), figures_file=kept_figures()
+    )
     yield engine
     engine.close()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from tests.kept_figures import kept_figures
 from tests.workers.grouped.ways import cuda, distance, on_device_engine, token_ids
 from tests.workers.pets import identity_task, random_task
 from tests.workers.tiny_models import SIZES_IN_PACKS, save_random
@@ -70,7 +71,11 @@ def pair(
         sizes["hidden_dim"] = sizes.pop("intermediate_size")
     folder = tmp_path_factory.mktemp("model")
     backbone = Backbone.load(save_random(AutoModel, request.param, folder, sizes=sizes))
-    made = Pair(Engine(backbone, threads=1), on_device_engine(backbone, OnDevice(device)), device)
+    made = Pair(
+        Engine(backbone, threads=1, figures_file=kept_figures()),
+        on_device_engine(backbone, OnDevice(device)),
+        device,
+    )
     yield made
     made.cpu.close()
     made.on_device.close()

@@ -11,6 +11,7 @@ from gpu_ops.grouped import tiles
 from gpu_ops.grouped.kernel_file import KERNELS, Kernel, KernelFile, Kernels
 from tests.gpu_ops.grouped.backend import emulated_backend
 from tests.gpu_ops.grouped.conftest import ORDERS
+from tests.kept_figures import kept_figures
 from tests.workers.grouped.ways import answers, distance, on_device_engine, token_ids
 from tests.workers.pets import PAPERS_PETS, random_task
 from tests.workers.tiny_models import SIZES_IN_PACKS, save_random
@@ -70,7 +71,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
 @pytest.fixture(scope="module")
 def cpu_engine(backbone: Backbone) -> Iterator[Engine]:
     """The CPU engine on it."""
-    engine = Engine(backbone, threads=1)
+    engine = Engine(backbone, threads=1, figures_file=kept_figures())
     yield engine
     engine.close()
 
@@ -168,7 +169,7 @@ def test_scales_behind_other_activations(tmp_path: Path, kernels: NotedKernels) 
     backbone = Backbone.load(
         save_random(AutoModel, "bert-relu-one-type", tmp_path, sizes=SIZES_IN_PACKS)
     )
-    cpu_engine = Engine(backbone, threads=1)
+    cpu_engine = Engine(backbone, threads=1, figures_file=kept_figures())
     engine = on_device_engine(backbone, OnDevice(CPU, kernels=kernels), ("float32",))
     task = random_task("ia3", backbone.shape)
     kernels.files.clear()
