@@ -15,13 +15,14 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from messages.task_event import TaskKind
 from petstream.engine_logits import engine_logits
-from petstream.settings import load_settings
+from petstream.settings import Settings, load_settings
 from tasks.artifact import open_artifact
 from tasks.artifact_writer import add_level, write_artifact
 from tasks.pets.adapter import Adapter
@@ -167,15 +168,15 @@ def train_one(
     _say(json.dumps(outcome.report))
 
 
-def calibrate_one(name: str, rows: Path, models_dir: Path, out: Path) -> None:
+def calibrate_one(name: str, rows: Path, settings: Settings, out: Path) -> None:
     """Fit the cascade of `out/<name>` and print what it does on the rows it was fitted to."""
     artifact = open_artifact(out / name)
     names = {level.backbone.name for level in artifact.description.levels}
     calibrated = calibrate_task(
         artifact,
-        {backbone: find(backbone, models_dir) for backbone in names},
+        {backbone: find(backbone, settings.models_dir) for backbone in names},
         read_rows(rows / name / "calibration.jsonl", artifact.description.kind),
-        level_logits=engine_logits,
+        level_logits=partial(engine_logits, figures_file=settings.figures_file),
     )
     _say(f"{name}: {calibrated.figures}")
 
@@ -196,11 +197,11 @@ def main(given: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(given)
     prepare_process(arguments.threads)
     changes: RecipeChanges = {} if arguments.epochs is None else {"epochs": arguments.epochs}
-    models_dir = load_settings().models_dir
+    settings = load_settings()
     for name in arguments.task or sorted(EXAMPLE_TASKS):
         for level in arguments.level or EXAMPLE_TASKS[name].levels:
-            train_one(name, level, arguments.rows, models_dir, arguments.out, changes)
-        calibrate_one(name, arguments.rows, models_dir, arguments.out)
+            train_one(name, level, arguments.rows, settings.models_dir, arguments.out, changes)
+        calibrate_one(name, arguments.rows, settings, arguments.out)
         if EXAMPLE_TASKS[name].has_sample:
             shutil.copyfile(
                 arguments.rows / name / "sample.jsonl", arguments.out / name / "sample.jsonl"
