@@ -90,11 +90,13 @@ class Engine:
         self._has_begun = threading.Condition()
         figures = MachineFigures(figures_file)
         self.merged = MergedWeights(merged_bytes)
-        self.encoders: Mapping[Precision, Encoder | GroupedEncoder] = {
-            precision: self._pool.submit(self._build_encoder, precision, figures).result()
-            for precision in precisions
-        }
-        figures.save()
+        try:
+            self.encoders: Mapping[Precision, Encoder | GroupedEncoder] = {
+                precision: self._pool.submit(self._build_encoder, precision, figures).result()
+                for precision in precisions
+            }
+        finally:
+            figures.save()
 
     def run(self, rows: Sequence[EngineRow]) -> list[NDArray[np.float32]]:
         """Return the logits of each row, in the order of the rows.

@@ -57,6 +57,8 @@ class MachineFigures:
         self._machine = this_machine()
         self._figures = _read(path, self._machine)
         self._is_changed = False
+        self._may_wait = path is not None
+        """Once; for whom it was too long, it is not again for the next figure."""
         self._lock: TextIOWrapper | None = None
 
     def measured(
@@ -68,7 +70,8 @@ class MachineFigures:
             name: Says what is measured, and all that the figures depend on besides the machine.
             measure: Returns microseconds by name.
         """
-        if name not in self._figures and self._lock is None and self._path is not None:
+        if name not in self._figures and self._may_wait and self._path is not None:
+            self._may_wait = False
             self._lock = _locked(self._path)
             self._figures |= _read(self._path, self._machine)
         if name not in self._figures:
@@ -79,13 +82,13 @@ class MachineFigures:
     def save(self) -> None:
         """Write what was measured since the start; where that fails, it is said in the log."""
         if self._path is not None and self._is_changed:
-            self._lock = self._lock or _locked(self._path)
             merged = _read(self._path, self._machine) | self._figures
             try:
                 _write(self._path, FiguresFile(machine=self._machine, figures=merged))
             except OSError as error:
                 logger.warning("figures of this machine are not kept: %s", error)
         self._is_changed = False
+        self._may_wait = self._path is not None
         if self._lock is not None:
             self._lock.close()
             self._lock = None
