@@ -27,7 +27,6 @@ LINEAR = "linear"
 
 Microseconds = Annotated[float, Field(allow_inf_nan=False)]
 
-
 _LONGEST_WAIT_S = 60.0
 """For another process that measures: some seconds, more on a slow processor in bfloat16."""
 
@@ -57,8 +56,8 @@ class MachineFigures:
         self._machine = this_machine()
         self._figures = _read(path, self._machine)
         self._is_changed = False
-        self._may_wait = path is not None
-        """Once; for whom it was too long, it is not again for the next figure."""
+        self._has_waited = False
+        """For others; for whom it was too long, it is not again for the next figure."""
         self._lock: TextIOWrapper | None = None
 
     def measured(
@@ -70,8 +69,8 @@ class MachineFigures:
             name: Says what is measured, and all that the figures depend on besides the machine.
             measure: Returns microseconds by name.
         """
-        if name not in self._figures and self._may_wait and self._path is not None:
-            self._may_wait = False
+        if name not in self._figures and self._path is not None and not self._has_waited:
+            self._has_waited = True
             self._lock = _locked(self._path)
             self._figures |= _read(self._path, self._machine)
         if name not in self._figures:
@@ -88,7 +87,7 @@ class MachineFigures:
             except OSError as error:
                 logger.warning("figures of this machine are not kept: %s", error)
         self._is_changed = False
-        self._may_wait = self._path is not None
+        self._has_waited = False
         if self._lock is not None:
             self._lock.close()
             self._lock = None

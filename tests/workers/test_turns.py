@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import TypeVar
 
 import numpy as np
@@ -130,6 +130,7 @@ def test_runs_at_once_share_the_threads(
     deadline_s = monotonic() + LIMIT_S
     while engine._num_waiting < 1:
         assert monotonic() < deadline_s
+        sleep(0.002)
     gate.may_pass.set()
     for run in (alone, beside):
         assert len(run.result(LIMIT_S)) == 2
