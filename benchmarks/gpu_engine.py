@@ -4,7 +4,9 @@
 before the clock runs; here a batch's tables, its embeddings and its heads are in the time.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -74,6 +76,7 @@ def engine_rows(
             without = [EngineRow(bare, row) for row in ids]
             ours_ms, bare_ms = medians_ms(engine, (ours, without), repeats)
             (by_kernel_ms,) = medians_ms(by_kernel, (ours,), repeats)
+            at_once_ms = _two_at_once_ms(engine, ours, repeats)
             yield {
                 "part": "engine",
                 "name": mix,
@@ -86,10 +89,20 @@ def engine_rows(
                 "tokens_per_s": round(ids.size / ours_ms * 1000),
                 "share_of_bare": round(bare_ms / ours_ms, 3),
                 "kernel_by_kernel_over_ours": round(by_kernel_ms / ours_ms, 2),
+                "over_two_at_once": round(ours_ms / at_once_ms, 2),
                 "error": round(distance, 5),
             }
     for one in (engine, by_kernel, cores):
         one.close()
+
+
+def _two_at_once_ms(engine: Engine, batch: Sequence[EngineRow], repeats: int) -> float:
+    """Return the time of a batch where two threads run them, as those of a worker do."""
+    with ThreadPoolExecutor(2) as threads:
+        started_s = time.perf_counter()
+        for _ in threads.map(lambda _: engine.run(batch), range(2 * repeats)):
+            pass
+        return 1000 * (time.perf_counter() - started_s) / (2 * repeats)
 
 
 def _distance(

@@ -13,17 +13,22 @@ from gpu_ops.bottleneck import BottleneckWeights
 from gpu_ops.grouped.bias_gelu import RowVectors, bias_gelu_, bias_gelu_work
 from gpu_ops.grouped.bottleneck import BottleneckPool, add_bottleneck_, bottleneck_work
 from gpu_ops.grouped.layer_norm import NormPool, add_layer_norm, layer_norm_work
-from gpu_ops.grouped.low_rank import LowRankPool, add_low_rank_, low_rank_work
+from gpu_ops.grouped.low_rank import (
+    LARGE_TILE_BLOCKS,
+    LowRankPool,
+    add_low_rank_,
+    low_rank_work,
+)
 from gpu_ops.grouped.masked_product import masked_product_, masked_product_work, pack_mask
 from gpu_ops.grouped.operator_schedule import Work
 from gpu_ops.grouped.segments import Segment, TileTable, row_slots, tile_entries
 from gpu_ops.grouped.sparse_delta import (
-    DELTA_ROWS,
     add_sparse_delta_,
+    delta_rows,
     sparse_delta_work,
     sparse_pool,
 )
-from gpu_ops.grouped.tiles import tile_rows_for
+from gpu_ops.grouped.tiles import BUSY_BLOCKS, tile_rows_for
 from gpu_ops.low_rank import LowRankFactors
 from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import SparseWeights, patch_weight
@@ -75,11 +80,12 @@ class Part:
         self._low_rank_groups = (
             self._slots_of("low_rank")
             if longest <= FEW_ROWS
-            else self._product_tiles("low_rank", 3 * RANK)
+            else self._product_tiles("low_rank", 3 * RANK, LARGE_TILE_BLOCKS)
         )
-        self._adapter_tiles = self._product_tiles("adapter", BOTTLENECK)
-        self._mask_tiles = self._product_tiles("mask", min(map(len, backbone[0].biases.values())))
-        self._sparse_tiles = self._tiles_of("sparse", DELTA_ROWS)
+        self._adapter_tiles = self._product_tiles("adapter", BOTTLENECK, BUSY_BLOCKS)
+        fewest_outputs = min(map(len, backbone[0].biases.values()))
+        self._mask_tiles = self._product_tiles("mask", fewest_outputs, BUSY_BLOCKS)
+        self._sparse_tiles = self._tiles_of("sparse", delta_rows(backbone[0].weights["qkv"].dtype))
 
     def changes(self, layer: int, product: Product) -> list[Operator]:
         """Return what changes the shared product: kinds differ in their rows and do not meet."""
@@ -191,8 +197,9 @@ class Part:
     def _slots_of(self, use: str) -> torch.Tensor:
         return row_slots(self._segments_of(use), self._rows.num_rows).to(self._device)
 
-    def _product_tiles(self, use: str, columns: int) -> TileTable:
-        return self._tiles_of(use, tile_rows_for(self._task_rows(use) or [0], columns))
+    def _product_tiles(self, use: str, columns: int, busy_blocks: int) -> TileTable:
+        task_rows = self._task_rows(use) or [0]
+        return self._tiles_of(use, tile_rows_for(task_rows, columns, busy_blocks))
 
     def _tiles_of(self, use: str, tile_rows: int) -> TileTable:
         segments = self._segments_of(use)

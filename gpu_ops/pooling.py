@@ -1,4 +1,4 @@
-"""From the hidden states of a row's tokens to one vector per row."""
+"""From the hidden states of a row's tokens to one vector per row; the host waits for no device."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,11 @@ def mean_pool(hidden_states: torch.Tensor, row_lens: Sequence[int]) -> torch.Ten
         Shape (num_rows, hidden).
     """
     num_tokens = sum(row_lens)
-    lengths = torch.tensor(row_lens, dtype=torch.int64, device=hidden_states.device)
-    return torch.segment_reduce(hidden_states[:num_tokens], "mean", lengths=lengths, axis=0)
+    lengths = _on_device_of(hidden_states, row_lens)
+    # unsafe: without a look at the lengths, for which the host would wait.
+    return torch.segment_reduce(
+        hidden_states[:num_tokens], "mean", lengths=lengths, axis=0, unsafe=True
+    )
 
 
 def first_token_pool(hidden_states: torch.Tensor, row_starts: Sequence[int]) -> torch.Tensor:
@@ -30,5 +33,9 @@ def first_token_pool(hidden_states: torch.Tensor, row_starts: Sequence[int]) -> 
     Returns:
         Shape (num_rows, hidden).
     """
-    starts = torch.tensor(row_starts, dtype=torch.int64, device=hidden_states.device)
-    return hidden_states.index_select(0, starts)
+    return hidden_states.index_select(0, _on_device_of(hidden_states, row_starts))
+
+
+def _on_device_of(hidden_states: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:
+    made = torch.tensor(numbers, dtype=torch.int64)
+    return made.to(hidden_states.device, non_blocking=True)

@@ -21,7 +21,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from gpu_ops.bias import add_bias_
 from gpu_ops.bottleneck import BottleneckWeights, add_bottleneck_
@@ -125,9 +127,9 @@ class Encoder:
 
     def head(
         self, vectors: torch.Tensor, spans: Sequence[Span], heads: Sequence[HeadWeights]
-    ) -> list[torch.Tensor]:
+    ) -> list[NDArray[np.float32]]:
         """Run the tasks' heads: `gpu_ops.ragged_head`."""
-        return ragged_head(vectors, spans, heads)
+        return [logits.numpy() for logits in ragged_head(vectors, spans, heads)]
 
     def encode(self, batch: PackedBatch) -> Encoded:
         """Return the last layer's hidden states of the tokens that are read."""

@@ -29,7 +29,7 @@ from workers.machine_figures import MachineFigures
 from workers.merged_weights import MergedWeights
 from workers.packed_batch import (
     EngineRow,
-    check_row,
+    check_rows,
     execution_order,
     pack,
 )
@@ -113,16 +113,18 @@ class Engine:
         Raises:
             RowError: If a row cannot be run; no row was run then.
         """
-        for row in rows:
-            check_row(row, self.backbone.shape)
-            if row.task.backbone_digest != self.backbone.digest:
+        if not rows:
+            return []
+        check_rows(rows, self.backbone.shape)
+        for task in {id(row.task): row.task for row in rows}.values():
+            if task.backbone_digest != self.backbone.digest:
                 raise ValueError(
-                    f"task {row.task.description.name} was loaded for another backbone than "
+                    f"task {task.description.name} was loaded for another backbone than "
                     f"{self.backbone.name}"
                 )
-            if row.task.precision not in self.encoders:
+            if task.precision not in self.encoders:
                 raise ValueError(
-                    f"task {row.task.description.name} was loaded for {row.task.precision}, this "
+                    f"task {task.description.name} was loaded for {task.precision}, this "
                     f"engine computes in {', '.join(self.encoders)}"
                 )
         logits: dict[int, NDArray[np.float32]] = {}

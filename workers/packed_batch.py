@@ -12,7 +12,8 @@ its virtual tokens too, which are tokens of the batch but not of the row's own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, groupby
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +21,10 @@ from numpy.typing import NDArray
 
 from gpu_ops.spans import Span
 from tasks.backbone_shape import BackboneShape
+from workers.embedding_ops import PromptVectors
 from workers.errors import RowError
 from workers.loaded_task import LoadedTask
+from workers.upload import upload
 
 ROUND_TOKENS_TO = 16
 
@@ -70,33 +73,40 @@ class PackedBatch:
     """Of each row, its number among the rows that were asked for."""
 
 
-def check_row(row: EngineRow, shape: BackboneShape) -> None:
-    """Refuse a row that would read past a table of the backbone.
+def check_rows(rows: Sequence[EngineRow], shape: BackboneShape) -> None:
+    """Refuse rows that would read past a table of the backbone.
+
+    Args:
+        rows: At least one.
+        shape: Of the backbone.
 
     Raises:
-        RowError: If it is empty, longer than the backbone has positions, or has a token id
+        RowError: If one is empty, longer than the backbone has positions, or has a token id
             outside the vocabulary.
     """
-    ids = row.token_ids
-    num_positions = shape.max_positions - row.task.level.pet.reserved_positions()
-    if ids.ndim != 1 or not 1 <= len(ids) <= num_positions:
-        raise RowError(
-            f"expected 1 to {num_positions} tokens in one dimension, got shape {ids.shape}"
-        )
-    if ids.min() < 0 or ids.max() >= shape.vocab_size:
-        raise RowError(
-            f"expected token ids in 0..{shape.vocab_size - 1}, got {ids.min()}..{ids.max()}"
-        )
+    tasks = {id(row.task): row.task for row in rows}
+    num_positions = {
+        key: shape.max_positions - task.level.pet.reserved_positions()
+        for key, task in tasks.items()
+    }
+    for row in rows:
+        ids, most = row.token_ids, num_positions[id(row.task)]
+        if ids.ndim != 1 or not 1 <= len(ids) <= most:
+            raise RowError(f"expected 1 to {most} tokens in one dimension, got shape {ids.shape}")
+    ids = np.concatenate([row.token_ids for row in rows])
+    outside = ids[(ids < 0) | (ids >= shape.vocab_size)]
+    if len(outside):
+        raise RowError(f"expected token ids in 0..{shape.vocab_size - 1}, got {outside[0]}")
 
 
 def execution_order(rows: Sequence[EngineRow]) -> list[int]:
     """Return the numbers of the rows by kind of PET, then task; the same for equal rows."""
-
-    def key(number: int) -> tuple[str, str, int, int]:
-        task = rows[number].task.description
-        return rows[number].task.level.pet.kind, task.name, task.revision, number
-
-    return sorted(range(len(rows)), key=key)
+    tasks = {id(row.task): row.task for row in rows}
+    places = {
+        key: (task.level.pet.kind, task.description.name, task.description.revision)
+        for key, task in tasks.items()
+    }
+    return sorted(range(len(rows)), key=[places[id(row.task)] for row in rows].__getitem__)
 
 
 def pack(
@@ -113,90 +123,147 @@ def pack(
         shape: Of the backbone.
         num_token_types: With one, the texts of a pair are not told apart.
     """
-    laid_out = [_lay_out(rows[number], shape, num_token_types) for number in numbers]
-    row_lens = [len(row.token_ids) for row in laid_out]
-    starts = [0, *accumulate(row_lens)]
-    num_padding = -starts[-1] % ROUND_TOKENS_TO
-    token_ids = np.zeros(starts[-1] + num_padding, dtype=np.int64)
-    places = np.zeros_like(token_ids)
-    for row, start, end in zip(laid_out, starts, starts[1:], strict=False):
-        token_ids[start:end] = row.token_ids
-        places[start:end] = row.places
-    own_tokens = None
-    if any(len(row.virtual) for row in laid_out):
-        own = [start + row.own for row, start in zip(laid_out, starts, strict=False)]
-        own_tokens = torch.from_numpy(np.concatenate(own))
+    layout = _Layout([rows[number] for number in numbers])
+    num_tokens, own_tokens = layout.starts[-1], layout.own_tokens()
+    own = slice(num_tokens) if own_tokens is None else own_tokens
+    token_ids, places = np.zeros((2, num_tokens + -num_tokens % ROUND_TOKENS_TO), dtype=np.int64)
+    token_ids[own] = np.concatenate([row.token_ids for row in layout.rows])
+    places[:num_tokens] = layout.places()
+    places[own] += layout.shifts(shape, num_token_types)
     return PackedBatch(
         token_ids=torch.from_numpy(token_ids),
         places=torch.from_numpy(places),
-        row_lens=row_lens,
-        own_lens=[len(row.own) for row in laid_out],
-        own_tokens=own_tokens,
-        first_tokens=[start + row.first for row, start in zip(laid_out, starts, strict=False)],
-        segments=_segments([rows[number].task for number in numbers], laid_out),
+        row_lens=layout.row_lens,
+        own_lens=layout.own_lens,
+        own_tokens=None if own_tokens is None else torch.from_numpy(own_tokens),
+        first_tokens=layout.first_tokens(),
+        segments=layout.segments(),
         row_numbers=list(numbers),
     )
 
 
 def batch_on(batch: PackedBatch, device: torch.device) -> PackedBatch:
     """Return a batch with its tensors on a device; its tasks stay where they are."""
-
-    def moved(tensor: torch.Tensor | None) -> torch.Tensor | None:
-        return None if tensor is None else tensor.to(device)
-
     return replace(
         batch,
-        token_ids=batch.token_ids.to(device),
-        places=batch.places.to(device),
-        own_tokens=moved(batch.own_tokens),
+        token_ids=upload(batch.token_ids, device),
+        places=upload(batch.places, device),
+        own_tokens=None if batch.own_tokens is None else upload(batch.own_tokens, device),
         segments=[
-            replace(segment, virtual_tokens=moved(segment.virtual_tokens))
+            segment
+            if segment.virtual_tokens is None
+            else replace(segment, virtual_tokens=upload(segment.virtual_tokens, device))
             for segment in batch.segments
         ],
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _LaidOutRow:
-    """One row with its virtual tokens."""
+class _VirtualTokens(NamedTuple):
+    """Those that a prompt adds to one row."""
 
-    token_ids: NDArray[np.int64]
-    places: NDArray[np.int64]
-    own: NDArray[np.int64]
-    """Where its own tokens stand, from its beginning."""
-    virtual: NDArray[np.int64]
-    """Where its virtual tokens stand."""
-    first: int
-    """Where the token stands that `cls` pooling reads."""
+    number: int
+    num_before: int
+    """Of the row's own tokens."""
+    have_places: bool
+    """Among the words they are counted as tokens; behind the embeddings places go on without."""
+    first_read: int
+    """Where the token stands in the row that `cls` pooling reads."""
+
+    @classmethod
+    def of(cls, prompt: PromptVectors, own_len: int) -> "_VirtualTokens":
+        number = len(prompt.vectors)
+        num_before = {"first": 0, "after_cls": 1, "last": own_len}[prompt.place]
+        reads_behind = prompt.pools_own and num_before == 0
+        return cls(number, num_before, prompt.enters == "words", number if reads_behind else 0)
 
 
-_NONE = np.zeros(0, dtype=np.int64)
+class _Layout:
+    """Where the tokens of rows stand that are laid end to end."""
 
+    def __init__(self, rows: Sequence[EngineRow]) -> None:
+        self.rows = rows
+        tasks = [row.task for row in rows]
+        firsts = [n for n in range(1, len(tasks)) if tasks[n] is not tasks[n - 1]]
+        self._runs = list(pairwise([0, *firsts, len(tasks)]))
+        """Where the rows of each task begin and end."""
+        self.own_lens = [len(row.token_ids) for row in rows]
+        self._virtual: dict[int, _VirtualTokens] = {}
+        """Of those rows that have any."""
+        for first, end in self._runs:
+            ops = tasks[first].ops.embeddings
+            if ops is not None and ops.prompt is not None:
+                for row in range(first, end):
+                    self._virtual[row] = _VirtualTokens.of(ops.prompt, self.own_lens[row])
+        self.row_lens = self.own_lens.copy()
+        for row, virtual in self._virtual.items():
+            self.row_lens[row] += virtual.number
+        self.starts = [0, *accumulate(self.row_lens)]
+        self._own_starts = [0, *accumulate(self.own_lens)]
 
-def _lay_out(row: EngineRow, shape: BackboneShape, num_token_types: int) -> _LaidOutRow:
-    own_len = len(row.token_ids)
-    own = np.arange(own_len)
-    ops = row.task.ops.embeddings
-    shift: int | NDArray[np.int64] = 0 if ops is None else ops.position_offset
-    if num_token_types > 1 and row.task.description.takes_pair:
-        shift = shift + shape.max_positions * token_types(row.token_ids)
-    if ops is None or ops.prompt is None:
-        return _LaidOutRow(row.token_ids, own + shift, own, _NONE, 0)
-    prompt = ops.prompt
-    num_virtual = len(prompt.vectors)
-    num_before = {"first": 0, "after_cls": 1, "last": own_len}[prompt.place]
-    virtual = num_before + np.arange(num_virtual)
-    own = np.where(own < num_before, own, own + num_virtual)
-    token_ids = np.zeros(own_len + num_virtual, dtype=np.int64)
-    token_ids[own] = row.token_ids
-    places = np.zeros_like(token_ids)
-    if prompt.enters == "words":
-        places[virtual] = virtual
-        places[own] = own
-    else:
-        places[own] = np.arange(own_len)
-    places[own] += shift
-    return _LaidOutRow(token_ids, places, own, virtual, int(own[0]) if prompt.pools_own else 0)
+    def first_tokens(self) -> list[int]:
+        """Return where the token of each row stands that `cls` pooling reads."""
+        found = self.starts[:-1]
+        for row, virtual in self._virtual.items():
+            found[row] += virtual.first_read
+        return found
+
+    def own_tokens(self) -> NDArray[np.int64] | None:
+        """Return where the rows' own tokens stand; None: all are."""
+        if not self._virtual:
+            return None
+        is_own = np.ones(self.starts[-1], dtype=np.bool_)
+        for row, virtual in self._virtual.items():
+            first = self.starts[row] + virtual.num_before
+            is_own[first : first + virtual.number] = False
+        return np.flatnonzero(is_own)
+
+    def places(self) -> NDArray[np.int64]:
+        """Return the place of each token in its row, 0 of virtual tokens without one."""
+        firsts = np.repeat(self.starts[:-1], self.row_lens)
+        places: NDArray[np.int64] = np.arange(self.starts[-1]) - firsts
+        for row, (number, num_before, have_places, _) in self._virtual.items():
+            if not have_places:
+                of_row = places[self.starts[row] : self.starts[row + 1]]
+                of_row[num_before : num_before + number] = 0
+                of_row[num_before + number :] -= number
+        return places
+
+    def shifts(self, shape: BackboneShape, num_token_types: int) -> NDArray[np.int64]:
+        """Return what places of own tokens are shifted by: tasks' offsets, second texts' types."""
+        starts = self._own_starts
+        shifts = np.zeros(starts[-1], dtype=np.int64)
+        for first, end in self._runs:
+            task = self.rows[first].task
+            if task.ops.embeddings is not None:
+                shifts[starts[first] : starts[end]] = task.ops.embeddings.position_offset
+            if num_token_types > 1 and task.description.takes_pair:
+                for row in range(first, end):
+                    types = token_types(self.rows[row].token_ids)
+                    shifts[starts[row] : starts[row + 1]] += shape.max_positions * types
+        return shifts
+
+    def segments(self) -> list[Segment]:
+        """Return the rows of each task."""
+        starts, own_starts = self.starts, self._own_starts
+        return [
+            Segment(
+                task=self.rows[first].task,
+                tokens=Span(starts[first], starts[end]),
+                rows=Span(first, end),
+                own_tokens=Span(own_starts[first], own_starts[end]),
+                row_lens=self.row_lens[first:end],
+                virtual_tokens=self._virtual_tokens(first, end),
+            )
+            for first, end in self._runs
+        ]
+
+    def _virtual_tokens(self, first: int, end: int) -> torch.Tensor | None:
+        """Return where the virtual tokens of a task's rows stand, shape (num_rows, num_virtual)."""
+        if first not in self._virtual:
+            return None
+        firsts = [self.starts[row] + self._virtual[row].num_before for row in range(first, end)]
+        places = np.array(firsts)[:, None] + np.arange(self._virtual[first].number)
+        return torch.from_numpy(places)
 
 
 def token_types(pair_ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -211,32 +278,3 @@ def token_types(pair_ids: NDArray[np.int64]) -> NDArray[np.int64]:
     is_separator = pair_ids == pair_ids[-1]
     first_separator = int(is_separator.argmax())
     return (np.arange(len(pair_ids)) > first_separator).astype(np.int64)
-
-
-def _segments(tasks: Sequence[LoadedTask], rows: Sequence[_LaidOutRow]) -> list[Segment]:
-    segments: list[Segment] = []
-    first_row = token = own_token = 0
-    for _, same in groupby(tasks, key=id):
-        members = list(same)
-        end_row = first_row + len(members)
-        of_task = rows[first_row:end_row]
-        row_lens = [len(row.token_ids) for row in of_task]
-        end, own_end = token + sum(row_lens), own_token + sum(len(row.own) for row in of_task)
-        virtual = None
-        if len(of_task[0].virtual):
-            starts = accumulate(row_lens[:-1], initial=token)
-            virtual = np.stack(
-                [start + row.virtual for start, row in zip(starts, of_task, strict=True)]
-            )
-        segments.append(
-            Segment(
-                task=members[0],
-                tokens=Span(token, end),
-                rows=Span(first_row, end_row),
-                own_tokens=Span(own_token, own_end),
-                row_lens=row_lens,
-                virtual_tokens=None if virtual is None else torch.from_numpy(virtual),
-            )
-        )
-        first_row, token, own_token = end_row, end, own_end
-    return segments

@@ -12,8 +12,10 @@ from gpu_ops.spans import Span
 from workers.packed_batch import PackedBatch, Segment
 from workers.read_tokens import Encoded
 
-RunHeads = Callable[[torch.Tensor, Sequence[Span], Sequence[HeadWeights]], Sequence[torch.Tensor]]
-"""`gpu_ops.ragged_head.ragged_head`."""
+RunHeads = Callable[
+    [torch.Tensor, Sequence[Span], Sequence[HeadWeights]], Sequence[NDArray[np.float32]]
+]
+"""`gpu_ops.ragged_head.ragged_head`, its results in host memory."""
 
 
 def row_outputs(encoded: Encoded, run_heads: RunHeads) -> dict[int, NDArray[np.float32]]:
@@ -21,7 +23,7 @@ def row_outputs(encoded: Encoded, run_heads: RunHeads) -> dict[int, NDArray[np.f
 
     Args:
         encoded: Hidden states of the tokens that are read.
-        run_heads: The operator. What it returns may lie on a device.
+        run_heads: The operator.
     """
     hidden, batch = encoded
     pooled = [s for s in batch.segments if s.task.level.pooling != "none"]
@@ -41,20 +43,17 @@ def row_outputs(encoded: Encoded, run_heads: RunHeads) -> dict[int, NDArray[np.f
             )
             for segment, output in zip(segments, outputs, strict=True):
                 numbers = batch.row_numbers[segment.rows.start : segment.rows.end]
-                outputs_of.update(zip(numbers, output.cpu().numpy(), strict=True))
+                outputs_of.update(zip(numbers, output, strict=True))
     outputs = run_heads(own, [s.own_tokens for s in tagged], [s.task.ops.head for s in tagged])
     for segment, output in zip(tagged, outputs, strict=True):
-        outputs_of.update(_split_tokens(segment, output.cpu(), batch))
+        outputs_of.update(_split_tokens(segment, output, batch))
     return outputs_of
 
 
 def _split_tokens(
-    segment: Segment, output: torch.Tensor, batch: PackedBatch
+    segment: Segment, output: NDArray[np.float32], batch: PackedBatch
 ) -> dict[int, NDArray[np.float32]]:
     """Cut a tagging segment's output into its rows."""
     lens = batch.own_lens[segment.rows.start : segment.rows.end]
     numbers = batch.row_numbers[segment.rows.start : segment.rows.end]
-    return {
-        number: part.numpy()
-        for number, part in zip(numbers, torch.split(output, lens), strict=True)
-    }
+    return dict(zip(numbers, np.split(output, np.cumsum(lens)[:-1]), strict=True))

@@ -12,7 +12,13 @@ from gpu_ops.grouped.kernel_file import KernelFile, Kernels
 from gpu_ops.grouped.launch import div_ceil, kernels_for, launch, require, require_packs
 from gpu_ops.grouped.operator_schedule import Work
 from gpu_ops.grouped.segments import TILE_ROWS, TileTable, listed
-from gpu_ops.grouped.tiles import DEEP_SPLITS, TILE_COLUMNS, block_threads, require_tiles
+from gpu_ops.grouped.tiles import (
+    DEEP_COLUMNS,
+    DEEP_SPLITS,
+    TILE_COLUMNS,
+    block_threads,
+    require_tiles,
+)
 
 FILE = KernelFile(
     "bottleneck",
@@ -71,13 +77,14 @@ def add_bottleneck_(
     require_packs(h, *pool[:4])
     inner = h.new_empty(num_rows, bottleneck)
     sizes = [np.int32(bottleneck), np.int32(hidden)]
+    columns, splits = DEEP_COLUMNS[tiles.tile_rows], DEEP_SPLITS[tiles.tile_rows]
     launch(
         found,
         FILE,
         f"bottleneck_down<{{T}}, {tiles.tile_rows}>",
         h.dtype,
-        (len(tiles.entries), div_ceil(bottleneck, TILE_COLUMNS), 1),
-        block_threads(splits=DEEP_SPLITS[tiles.tile_rows]),
+        (len(tiles.entries), div_ceil(bottleneck, columns), 1),
+        block_threads(columns, splits),
         [inner, h, pool.down_weight, pool.down_bias, pool.is_relu, tiles.entries, *sizes],
     )
     launch(

@@ -14,7 +14,13 @@ from gpu_ops.grouped.kernel_file import KernelFile, Kernels
 from gpu_ops.grouped.launch import div_ceil, kernels_for, launch, require, require_packs
 from gpu_ops.grouped.operator_schedule import Work
 from gpu_ops.grouped.segments import NO_SLOT, TILE_ROWS, Segment, TileTable, listed
-from gpu_ops.grouped.tiles import DEEP_SPLITS, TILE_COLUMNS, block_threads, require_tiles
+from gpu_ops.grouped.tiles import (
+    DEEP_COLUMNS,
+    DEEP_SPLITS,
+    TILE_COLUMNS,
+    block_threads,
+    require_tiles,
+)
 from gpu_ops.spans import Span
 
 FILE = KernelFile(
@@ -22,12 +28,17 @@ FILE = KernelFile(
     (
         "low_rank_shrink_rows<{T}>",
         "low_rank_expand_rows<{T}>",
-        *(f"low_rank_shrink_tiles<{{T}}, {rows}>" for rows in TILE_ROWS),
-        *(f"low_rank_expand_tiles<{{T}}, {rows}>" for rows in TILE_ROWS),
+        "low_rank_small_tiles<{T}>",
+        "low_rank_shrink_tiles<{T}>",
+        "low_rank_expand_tiles<{T}>",
     ),
 )
 THREADS = 128
 """Of a block that works by rows."""
+LARGE_TILE_BLOCKS = 256
+"""From which on large tiles are faster: small ones shrink and expand in one launch."""
+EXPAND_OUTPUTS = 768
+"""Of a block that works by small tiles, as in the kernel."""
 
 
 class LowRankPool(NamedTuple):
@@ -82,30 +93,46 @@ def add_low_rank_(
         return
     outputs = num_out // blocks
     require_packs(x, y, y[:, :outputs], pool.down, pool.up)
-    inner = x.new_empty(num_rows, ranks)
     if isinstance(groups, TileTable):
         require_tiles(groups, TILE_ROWS)
         tiles, tile_rows = groups
+        columns = DEEP_COLUMNS[tile_rows]
+        threads = block_threads(columns, DEEP_SPLITS[tile_rows])
+        sizes = [np.int32(rank), np.int32(blocks), np.int32(outputs)]
+        if tile_rows == min(TILE_ROWS):
+            launch(
+                found,
+                FILE,
+                "low_rank_small_tiles<{T}>",
+                x.dtype,
+                (len(tiles), blocks, div_ceil(outputs, EXPAND_OUTPUTS)),
+                threads,
+                [y, x, pool.down, pool.up, tiles, *sizes, np.int32(num_in)],
+                shared_bytes=tile_rows * rank * x.dtype.itemsize,
+            )
+            return
+        inner = x.new_empty(num_rows, ranks)
         launch(
             found,
             FILE,
-            f"low_rank_shrink_tiles<{{T}}, {tile_rows}>",
+            "low_rank_shrink_tiles<{T}>",
             x.dtype,
-            (len(tiles), div_ceil(ranks, TILE_COLUMNS), 1),
-            block_threads(splits=DEEP_SPLITS[tile_rows]),
+            (len(tiles), div_ceil(ranks, columns), 1),
+            threads,
             [inner, x, pool.down, tiles, np.int32(ranks), np.int32(num_in)],
         )
         launch(
             found,
             FILE,
-            f"low_rank_expand_tiles<{{T}}, {tile_rows}>",
+            "low_rank_expand_tiles<{T}>",
             x.dtype,
             (len(tiles), div_ceil(outputs, TILE_COLUMNS), blocks),
             block_threads(),
-            [y, inner, pool.up, tiles, np.int32(rank), np.int32(blocks), np.int32(outputs)],
+            [y, inner, pool.up, tiles, *sizes],
         )
         return
     require(groups, (num_rows,), torch.int32)
+    inner = x.new_empty(num_rows, ranks)
     launch(
         found,
         FILE,

@@ -14,11 +14,11 @@ from gpu_ops.grouped.kernel_file import KernelFile, Kernels
 from gpu_ops.grouped.launch import div_ceil, kernels_for, launch, require, require_packs
 from gpu_ops.grouped.operator_schedule import Work
 from gpu_ops.grouped.segments import TILE_ROWS, TileTable, listed
-from gpu_ops.grouped.tiles import DEEP_SPLITS, TILE_COLUMNS, block_threads, require_tiles
+from gpu_ops.grouped.tiles import TILE_COLUMNS, block_threads, require_tiles
 
 FILE = KernelFile("masked_product", tuple(f"masked_product<{{T}}, {rows}>" for rows in TILE_ROWS))
-COLUMNS: Mapping[int, int] = {16: TILE_COLUMNS, 64: 2 * TILE_COLUMNS}
-"""Rows of a tile -> outputs of a block."""
+SPLITS: Mapping[int, int] = {16: 4, 64: 1}
+"""Rows of a tile -> groups of threads that share out the depth."""
 BITS = 1 << torch.arange(8, dtype=torch.uint8)
 """Of a byte: bit k % 8 stands for input k."""
 
@@ -76,14 +76,13 @@ def masked_product_(
             y[start:end] = (x[start:end].float() @ masked.t()).to(y.dtype)
         return
     require_packs(x, y, weight)
-    columns, splits = COLUMNS[tiles.tile_rows], DEEP_SPLITS[tiles.tile_rows]
     launch(
         found,
         FILE,
         f"masked_product<{{T}}, {tiles.tile_rows}>",
         x.dtype,
-        (len(tiles.entries), div_ceil(num_out, columns), 1),
-        block_threads(columns, splits),
+        (len(tiles.entries), div_ceil(num_out, TILE_COLUMNS), 1),
+        block_threads(splits=SPLITS[tiles.tile_rows]),
         [y, x, weight, kept, tiles.entries, np.int32(num_out), np.int32(num_in)],
     )
 

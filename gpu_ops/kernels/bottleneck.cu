@@ -2,7 +2,7 @@
 #include "tile_product.cuh"
 
 // Semantics: inner[r] = act(down[s] @ h[r] + down_bias[s]), s the slot of r's tile; act is GELU, or
-// ReLU where is_relu[s]. Grid: (tiles, ceil(bottleneck / TILE_COLUMNS)).
+// ReLU where is_relu[s]. Grid: (tiles, ceil(bottleneck / COLUMNS)).
 template <typename T, int ROWS>
 __global__ void __launch_bounds__(DeepShape<ROWS>::THREADS, DeepShape<ROWS>::BLOCKS)
     bottleneck_down(T* inner,             // [rows, bottleneck]
@@ -17,10 +17,11 @@ __global__ void __launch_bounds__(DeepShape<ROWS>::THREADS, DeepShape<ROWS>::BLO
     const T* weights = down + static_cast<long long>(tile.slot) * bottleneck * hidden;
     const T* bias = down_bias + static_cast<long long>(tile.slot) * bottleneck;
     const bool relu = is_relu[tile.slot] != 0;
-    tile_product<T, ROWS, TILE_COLUMNS, DeepShape<ROWS>::SPLITS>(
-        h + static_cast<long long>(tile.first_row) * hidden, hidden, tile.num_rows, blockIdx.y * TILE_COLUMNS,
+    using Shape = DeepShape<ROWS>;
+    tile_product<T, ROWS, Shape::COLUMNS, Shape::SPLITS>(
+        h + static_cast<long long>(tile.first_row) * hidden, hidden, tile.num_rows, blockIdx.y * Shape::COLUMNS,
         bottleneck, hidden,
-        PlainWeight<T>{weights, hidden},
+        PlainWeight<T>{weights},
         [&](int row, int column, const float* sums) {
             const Pack<T> added = load_pack(bias + column);
             Pack<T> pack;
@@ -34,7 +35,7 @@ __global__ void __launch_bounds__(DeepShape<ROWS>::THREADS, DeepShape<ROWS>::BLO
 
 // Semantics: h[r] += up[s] @ inner[r] + up_bias[s]. Grid: (tiles, ceil(hidden / TILE_COLUMNS)).
 template <typename T, int ROWS>
-__global__ void __launch_bounds__(TileShape<TILE_COLUMNS, 1>::THREADS, TILE_BLOCKS)
+__global__ void __launch_bounds__(ShallowShape<ROWS>::THREADS, ShallowShape<ROWS>::BLOCKS)
     bottleneck_up(T* h,               // [rows, hidden]
                   const T* inner,     // [rows, bottleneck]
                   const T* up,        // [slots, hidden, bottleneck]
@@ -48,7 +49,7 @@ __global__ void __launch_bounds__(TileShape<TILE_COLUMNS, 1>::THREADS, TILE_BLOC
     tile_product<T, ROWS, TILE_COLUMNS, 1>(
         inner + static_cast<long long>(tile.first_row) * bottleneck, bottleneck, tile.num_rows,
         blockIdx.y * TILE_COLUMNS, hidden, bottleneck,
-        PlainWeight<T>{weights, bottleneck},
+        PlainWeight<T>{weights},
         [&](int row, int column, const float* sums) {
             T* place = h + static_cast<long long>(tile.first_row + row) * hidden + column;
             const Pack<T> added = load_pack(bias + column);

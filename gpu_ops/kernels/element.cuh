@@ -23,19 +23,32 @@ struct alignas(16) Pack {
     T values[SIZE];
 };
 
+// The bytes of a pack, for those who do not look into them: taken apart they cost instructions.
+template <typename T>
+__device__ uint4 load_bytes(const T* place) {
+    return *reinterpret_cast<const uint4*>(place);  // one load, where a struct may be split
+}
+
+template <typename T>
+__device__ void store_bytes(T* place, const uint4& bytes) {
+    *reinterpret_cast<uint4*>(place) = bytes;
+}
+
+constexpr uint4 ZERO_BYTES{0u, 0u, 0u, 0u};
+
 template <typename T>
 __device__ Pack<T> load_pack(const T* place) {
-    const uint4 raw = *reinterpret_cast<const uint4*>(place);  // one load, where a struct may be split
+    const uint4 bytes = load_bytes(place);
     Pack<T> pack;
-    memcpy(&pack, &raw, sizeof(raw));
+    memcpy(&pack, &bytes, sizeof(bytes));
     return pack;
 }
 
 template <typename T>
 __device__ void store_pack(T* place, const Pack<T>& pack) {
-    uint4 raw;
-    memcpy(&raw, &pack, sizeof(raw));
-    *reinterpret_cast<uint4*>(place) = raw;
+    uint4 bytes;
+    memcpy(&bytes, &pack, sizeof(bytes));
+    store_bytes(place, bytes);
 }
 
 template <typename T>

@@ -8,20 +8,20 @@ not meet may run side by side; those that have tasks in common run in turn.
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
+from itertools import chain
 from operator import add
 from typing import Literal, NamedTuple
 
 import torch
 
 from gpu_ops.grouped.operator_schedule import Work, deal, intensity
-from gpu_ops.grouped.segments import Segment as RowGroup
-from gpu_ops.grouped.segments import row_slots
 from workers.backbone import PRODUCTS, Product
 from workers.grouped.batch_tables import BatchTables
 from workers.grouped.device_backbone import DeviceBackbone
 from workers.grouped.on_device import OnDevice
-from workers.grouped.pass_sizes import PassSizes
+from workers.grouped.pass_sizes import PassSizes, pass_sizes
 from workers.grouped.placed_operators import PlacedOperator, PlacedOperators
+from workers.grouped.segment_group import SegmentGroup
 from workers.grouped.slot_pool import SlotPool
 from workers.grouped.task_form import Place, TaskForm
 from workers.grouped.task_pools import TaskPools
@@ -34,6 +34,8 @@ from workers.task_ops import ProductOps
 class BatchPlan:
     """What the tasks of a batch do."""
 
+    sizes: PassSizes | None
+    """What its tables have room for, so that it can be captured; None: for this batch alone."""
     tables: BatchTables
     """Which rows are whose."""
     vectors_number: int
@@ -64,7 +66,8 @@ def plan_batch(
     pools: TaskPools,
     shared: DeviceBackbone,
     how: OnDevice,
-    sizes: PassSizes | None = None,
+    *,
+    may_capture: bool = False,
 ) -> BatchPlan:
     """Give the batch's tasks their slots and put together what runs where.
 
@@ -75,9 +78,10 @@ def plan_batch(
         pools: Of the encoder.
         shared: The backbone.
         how: To launch.
-        sizes: What tables shall have room for; None: for this batch.
+        may_capture: Make its tables for a pass that is captured, unless its tasks have what the
+            host decides about while a pass runs: prefixes, and places that torch runs.
     """
-    return _Planner(batch, pools, shared, how, sizes).plan()
+    return _Planner(batch, pools, shared, how, may_capture=may_capture).plan()
 
 
 SizedFamily = Literal["sparse", "low_ranks", "adapters"]
@@ -87,11 +91,11 @@ SizedFamily = Literal["sparse", "low_ranks", "adapters"]
 class _Use(NamedTuple):
     """A pool that segments need behind a product."""
 
-    users: Sequence[int]
+    users: tuple[int, ...]
     """Numbers of the segments."""
     pool: SlotPool
-    make: Callable[[Sequence[RowGroup]], PlacedOperator]
-    """Makes the operator for rows of some of them."""
+    make: Callable[[SegmentGroup, Sequence[int]], PlacedOperator]
+    """Makes the operator for some of them, with their slots."""
 
 
 class _Own(NamedTuple):
@@ -108,22 +112,27 @@ class _Planner:
         pools: TaskPools,
         shared: DeviceBackbone,
         how: OnDevice,
-        sizes: PassSizes | None,
+        *,
+        may_capture: bool,
     ) -> None:
         self._segments = batch.segments
-        self._num_tokens = len(batch.token_ids) if sizes is None else sizes.num_tokens
-        self._tables = BatchTables(shared.device)
+        self._num_tokens = len(batch.token_ids)
         self._pools = pools
         self._how = how
-        self._forms = [pools.form_of(segment.task) for segment in batch.segments]
-        self._users_of_sizes = _users_of_sizes(self._forms)
-        self._make = PlacedOperators(self._num_tokens, pools, shared, how, self._tables, sizes)
+        # Tasks that are alike share their form: what goes by it is looked up for all of them.
+        self._users_of_form: dict[TaskForm, list[int]] = {}
+        for number, segment in enumerate(batch.segments):
+            self._users_of_form.setdefault(pools.form_of(segment.task), []).append(number)
+        self._groups: dict[tuple[int, ...], SegmentGroup] = {}
+        self._tasks_of: dict[tuple[int, ...], list[LoadedTask]] = {}
+        decides = any(form.has_prefixes or form.looped for form in self._users_of_form)
+        self._sizes = None
+        if may_capture and not decides:
+            self._sizes = pass_sizes(batch.row_lens, self._num_tokens)
+        self._tables = BatchTables(shared.device)
+        self._make = PlacedOperators(pools, shared, how, self._tables)
 
     def plan(self) -> BatchPlan:
-        looped: dict[Place, list[tuple[Segment, ProductOps]]] = {}
-        for segment, form in zip(self._segments, self._forms, strict=True):
-            for place, ops in form.looped.items():
-                looped.setdefault(place, []).append((segment, ops))
         pools = self._pools
         owning = self._users(lambda form: form.has_vectors)
         scaling = self._users(lambda form: form.has_scales)
@@ -131,17 +140,16 @@ class _Planner:
         needs = {use.pool: use.users for of in uses.values() for use in of}
         needs |= {pools.vectors: owning, pools.scales: scaling}
         pools.memory.give_slots({pool: self._tasks(users) for pool, users in needs.items()})
-        vectors = self._row_slots(pools.vectors, owning)
-        scales = self._row_slots(pools.scales, scaling) if scaling else None
+        vectors = self._token_slots(pools.vectors, owning)
+        scales = self._token_slots(pools.scales, scaling) if scaling else None
         changes = {
             product: self._dealt([own for use in of for own in self._units(use)])
             for product, of in uses.items()
             if of
         }
-        all_masked = frozenset(
-            product for product in PRODUCTS if all(product in form.masked for form in self._forms)
-        )
+        all_masked = frozenset.intersection(*(form.masked for form in self._users_of_form))
         return BatchPlan(
+            sizes=self._sizes,
             tables=self._tables,
             vectors_number=vectors,
             scales_number=scales,
@@ -156,8 +164,15 @@ class _Planner:
             ),
             changes=changes,
             all_masked=all_masked,
-            looped=looped,
+            looped=self._looped(),
         )
+
+    def _looped(self) -> dict[Place, list[tuple[Segment, ProductOps]]]:
+        looped: dict[Place, list[tuple[Segment, ProductOps]]] = {}
+        for form, users in self._users_of_form.items():
+            for place, ops in form.looped.items():
+                looped.setdefault(place, []).extend((self._segments[user], ops) for user in users)
+        return looped
 
     def _uses(self, product: Product) -> list[_Use]:
         """Return what changes a product; of one task, in the order in which it is to run."""
@@ -179,10 +194,10 @@ class _Planner:
 
     def _units(self, use: _Use) -> list[_Own]:
         """Return one operator for all users of a pool, or one for each, as is asked for."""
-        numbered = list(zip(use.users, self._groups(use.pool, use.users), strict=True))
-        units = [numbered] if self._how.unit == "grouped" else [[one] for one in numbered]
+        is_grouped = self._how.unit == "grouped"
+        units = [use.users] if is_grouped else [(user,) for user in use.users]
         return [
-            _Own(frozenset(user for user, _ in unit), use.make([group for _, group in unit]))
+            _Own(frozenset(unit), use.make(self._group(unit), self._slots(use.pool, unit)))
             for unit in units
         ]
 
@@ -195,43 +210,38 @@ class _Planner:
         intensities = [intensity(chain.work()) for chain in chains]
         return deal(chains, intensities, self._how.num_streams)
 
-    def _users(self, has: Callable[[TaskForm], bool]) -> list[int]:
-        return [number for number, form in enumerate(self._forms) if has(form)]
+    def _users(self, has: Callable[[TaskForm], bool]) -> tuple[int, ...]:
+        of_forms = [users for form, users in self._users_of_form.items() if has(form)]
+        return tuple(sorted(chain.from_iterable(of_forms)))
 
-    def _by_size(self, family: SizedFamily, product: Product) -> list[tuple[int, list[int]]]:
+    def _by_size(self, family: SizedFamily, product: Product) -> list[tuple[int, tuple[int, ...]]]:
         """Return each size with its users, ascending."""
-        return sorted(self._users_of_sizes.get((family, product), {}).items())
+        users_of_size: dict[int, list[int]] = {}
+        for form, users in self._users_of_form.items():
+            sizes: Mapping[Product, int] = getattr(form, family)
+            if product in sizes:
+                users_of_size.setdefault(sizes[product], []).extend(users)
+        return [(size, tuple(sorted(users))) for size, users in sorted(users_of_size.items())]
 
-    def _row_slots(self, pool: SlotPool, users: Sequence[int]) -> int:
-        """Return the number of the table of each token's slot."""
-        return self._tables.add(row_slots(self._groups(pool, users), self._num_tokens))
+    def _token_slots(self, pool: SlotPool, users: tuple[int, ...]) -> int:
+        return self._make.token_slots(self._group(users), self._slots(pool, users))
 
-    def _tasks(self, users: Sequence[int]) -> list[LoadedTask]:
-        return [self._segments[user].task for user in users]
+    def _group(self, users: tuple[int, ...]) -> SegmentGroup:
+        group = self._groups.get(users)
+        if group is None:
+            segments = [self._segments[user] for user in users]
+            group = SegmentGroup(segments, self._num_tokens, self._sizes)
+            self._groups[users] = group
+        return group
 
-    def _groups(self, pool: SlotPool, users: Sequence[int]) -> list[RowGroup]:
-        slots = pool.slots_of(self._tasks(users))
-        return [
-            RowGroup(self._segments[user].tokens, slot)
-            for user, slot in zip(users, slots, strict=True)
-        ]
+    def _slots(self, pool: SlotPool, users: tuple[int, ...]) -> list[int]:
+        return pool.slots_of(self._tasks(users))
 
-
-def _users_of_sizes(
-    forms: Sequence[TaskForm],
-) -> dict[tuple[SizedFamily, Product], dict[int, list[int]]]:
-    """Return the numbers of the forms that need an operator, by its family, product and size."""
-    users: dict[tuple[SizedFamily, Product], dict[int, list[int]]] = {}
-    for number, form in enumerate(forms):
-        sizes_of: tuple[tuple[SizedFamily, Mapping[Product, int]], ...] = (
-            ("sparse", form.sparse),
-            ("low_ranks", form.low_ranks),
-            ("adapters", form.adapters),
-        )
-        for family, sizes in sizes_of:
-            for product, size in sizes.items():
-                users.setdefault((family, product), {}).setdefault(size, []).append(number)
-    return users
+    def _tasks(self, users: tuple[int, ...]) -> list[LoadedTask]:
+        tasks = self._tasks_of.get(users)
+        if tasks is None:
+            tasks = self._tasks_of[users] = [self._segments[user].task for user in users]
+        return tasks
 
 
 def _chains(operators: Sequence[_Own]) -> list[PlacedOperator]:

@@ -6,7 +6,11 @@ of the same layout, are written over them.
 
 from math import prod
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from workers.upload import upload
 
 
 class BatchTables:
@@ -19,12 +23,12 @@ class BatchTables:
             device: Where they are read.
         """
         self._device = device
-        self._tables: list[torch.Tensor] = []
+        self._tables: list[NDArray[np.int32]] = []
         self._buffer: torch.Tensor | None = None
         self._views: list[torch.Tensor] = []
 
-    def add(self, table: torch.Tensor) -> int:
-        """Return the number by which a table, int32 and on the CPU, can be read."""
+    def add(self, table: NDArray[np.int32]) -> int:
+        """Return the number by which a table can be read."""
         assert self._buffer is None, "tables are on the device already"
         self._tables.append(table)
         return len(self._tables) - 1
@@ -37,20 +41,20 @@ class BatchTables:
     @property
     def layout(self) -> tuple[tuple[int, ...], ...]:
         """The tables' shapes, in the order in which they were added."""
-        return tuple(tuple(table.shape) for table in self._tables)
+        return tuple(table.shape for table in self._tables)
 
     def overwrite(self, other: "BatchTables") -> None:
         """Write another batch's tables, of the same layout, over these, where those are read."""
         assert self.layout == other.layout
-        self._on_device().copy_(other._side_by_side())
+        self._on_device().copy_(other._side_by_side(), non_blocking=True)  # as `upload`
 
     def _on_device(self) -> torch.Tensor:
         """Return the buffer, which is made at the first asking."""
         if self._buffer is None:
-            self._buffer = self._side_by_side().to(self._device)
+            self._buffer = upload(self._side_by_side(), self._device)
             parts = torch.split(self._buffer, [prod(shape) for shape in self.layout])
             self._views = [part.view(s) for part, s in zip(parts, self.layout, strict=True)]
         return self._buffer
 
     def _side_by_side(self) -> torch.Tensor:
-        return torch.cat([table.reshape(-1) for table in self._tables])
+        return torch.from_numpy(np.concatenate([table.reshape(-1) for table in self._tables]))

@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from gpu_ops.activations import ACTIVATIONS
@@ -42,7 +44,6 @@ from workers.grouped.looped_place import run_looped_place
 from workers.grouped.on_device import OnDevice
 from workers.grouped.packed_rows import PackedRows
 from workers.grouped.pass_graphs import PassGraphs, StaticPass
-from workers.grouped.pass_sizes import pass_sizes
 from workers.grouped.product_time import products_us_per_row
 from workers.grouped.task_pools import TaskPools
 from workers.packed_batch import PackedBatch, Segment, batch_on
@@ -73,12 +74,20 @@ class GroupedEncoder:
         self.pools = TaskPools(backbone, self._shared, how.pool_bytes)
         self._expanded = ExpandedWeights(dtype)
         self._streams = OperatorStreams(how.num_streams, how.device)
-        self.graphs = PassGraphs(how.device, how.max_graphs, self._run_static)
+        self.graphs = PassGraphs(how.device, dtype, how.max_graphs, self._run_static)
         table = self._shared.relative_attention
         self._relative_bias = (
             None if table is None else RelativeBias(table, backbone.shape.max_positions)
         )
-        kernels = kernels_for(self._shared.products[0, "qkv"].weight, how.kernels)
+        qkv = self._shared.products[0, "qkv"].weight
+        has_tables = how.device.type == "cpu" or fits_kernel(qkv.t(), backbone.shape.num_heads)
+        self._may_capture = (
+            how.max_graphs > 0
+            and how.unit == "grouped"
+            and has_tables
+            and self._relative_bias is None
+        )
+        kernels = kernels_for(qkv, how.kernels)
         if kernels is not None:
             with _current(how.device):
                 compile_kernels(kernels, dtype)
@@ -94,7 +103,7 @@ class GroupedEncoder:
 
     def head(
         self, vectors: torch.Tensor, spans: Sequence[Span], heads: Sequence[HeadWeights]
-    ) -> list[torch.Tensor]:
+    ) -> list[NDArray[np.float32]]:
         """Run the tasks' heads."""
         with _current(self._how.device):
             return run_heads(vectors, spans, heads, self._how.kernels)
@@ -110,21 +119,21 @@ class GroupedEncoder:
 
     def _encode(self, batch: PackedBatch) -> Encoded:
         batch = batch_on(batch, self._how.device)
-        if self._is_static(batch):
-            sizes = pass_sizes(batch.row_lens, len(batch.token_ids))
-            plan = plan_batch(batch, self.pools, self._shared, self._how, sizes)
+        plan = last_plan = plan_batch(
+            batch, self.pools, self._shared, self._how, may_capture=self._may_capture
+        )
+        if plan.sizes is not None:
             rows = PackedRows(
-                batch.row_lens, sizes.num_tokens, self._how.device, sizes, plan.tables
+                batch.row_lens, plan.sizes.num_tokens, self._how.device, plan.sizes, plan.tables
             )
             hidden = self.graphs.run(self._embedded(batch), batch, rows, plan)
             return Encoded(hidden.to(torch.float32, copy=True), batch)
-        plan = last_plan = plan_batch(batch, self.pools, self._shared, self._how)
         num_layers = self._backbone.shape.num_layers
         read = read_tokens(batch, num_layers)
         if read is not None:  # now, while the device has nothing to wait for
             last_plan = plan_batch(read.batch, self.pools, self._shared, self._how)
         rows = PackedRows(batch.row_lens, len(batch.token_ids), self._how.device)
-        hidden = self._embedded(batch)
+        hidden = self._embedded(batch).to(self._dtype)
         for layer in range(num_layers):
             attended = self._attended(layer, hidden, batch, rows, plan)
             if layer == num_layers - 1 and read is not None:
@@ -132,18 +141,6 @@ class GroupedEncoder:
                 plan = last_plan
             hidden = self._behind_attention(layer, attended, hidden, plan)
         return Encoded(hidden.float(), batch)
-
-    def _is_static(self, batch: PackedBatch) -> bool:
-        """Return whether the host decides nothing while a pass runs, so that it can be captured."""
-        qkv, how = self._shared.products[0, "qkv"].weight, self._how
-        has_tables = how.device.type == "cpu" or fits_kernel(
-            qkv.t(), self._backbone.shape.num_heads
-        )
-        is_grouped = how.max_graphs > 0 and how.unit == "grouped"
-        if not is_grouped or not has_tables or self._relative_bias is not None:
-            return False
-        tasks = [segment.task for segment in batch.segments]
-        return not any(task.ops.prefixes or self.pools.form_of(task).looped for task in tasks)
 
     def _run_static(self, pass_: StaticPass) -> torch.Tensor:
         hidden = pass_.hidden
@@ -159,7 +156,7 @@ class GroupedEncoder:
             self._backbone.layer_norm_eps,
             self._expanded,
             torch_add_layer_norm,
-        ).to(self._dtype)
+        )
 
     def _attended(
         self,

@@ -53,10 +53,10 @@ class PackedRows:
         self.sizes = sizes
         self._tables = tables
         if sizes is not None and tables is not None:
-            ends = [0, *accumulate(row_lens)]
             # Rows that are not there have no tokens.
-            ends += [ends[-1]] * (sizes.num_rows + 1 - len(ends))
-            self._number = tables.add(torch.tensor(ends, dtype=torch.int32))
+            offsets = np.full(sizes.num_rows + 1, sum(row_lens), dtype=np.int32)
+            offsets[: len(row_lens)] = np.cumsum([0, *row_lens[:-1]])
+            self._number = tables.add(offsets)
         num_padding = num_tokens - sum(row_lens)
         self._row_lens = list(row_lens)
         self._num_tokens = num_tokens

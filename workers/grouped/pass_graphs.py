@@ -83,14 +83,18 @@ class _GraphMemory:
 class PassGraphs:
     """The graphs of one encoder. Used from one thread at a time."""
 
-    def __init__(self, device: torch.device, max_graphs: int, run: RunLayers) -> None:
+    def __init__(
+        self, device: torch.device, dtype: torch.dtype, max_graphs: int, run: RunLayers
+    ) -> None:
         """There are none yet.
 
         Args:
             device: A CUDA device. On the CPU, where tests run it, a replay runs the layers again.
+            dtype: Of the states between layers.
             max_graphs: The one used longest ago is dropped for another.
             run: Launches a pass.
         """
+        self._dtype = dtype
         self._max_graphs = max_graphs
         self._run = run
         self._memory = _GraphMemory(device) if device.type == "cuda" else None
@@ -135,6 +139,8 @@ class PassGraphs:
     def _entered(self, hidden: torch.Tensor, num_tokens: int) -> torch.Tensor:
         """Return the states where graphs read them: one place for all, as one runs at a time."""
         if self._input is None or len(self._input) < num_tokens:
-            self._input = hidden.new_zeros(power_of_two(num_tokens), hidden.shape[1])
+            self._input = hidden.new_zeros(
+                power_of_two(num_tokens), hidden.shape[1], dtype=self._dtype
+            )
         self._input[: len(hidden)] = hidden
         return self._input[:num_tokens]

@@ -6,31 +6,32 @@ from typing import NamedTuple
 import torch
 
 from gpu_ops.grouped.bottleneck import BottleneckPool, add_bottleneck_, bottleneck_work
-from gpu_ops.grouped.launch import div_ceil
-from gpu_ops.grouped.low_rank import LowRankPool, add_low_rank_, low_rank_work
+from gpu_ops.grouped.low_rank import (
+    LARGE_TILE_BLOCKS,
+    LowRankPool,
+    add_low_rank_,
+    low_rank_work,
+)
 from gpu_ops.grouped.masked_product import masked_product_, masked_product_work
 from gpu_ops.grouped.operator_schedule import Work
-from gpu_ops.grouped.segments import Segment, TileTable, row_slots, tile_entries
+from gpu_ops.grouped.segments import TileTable
 from gpu_ops.grouped.sparse_delta import (
-    DELTA_ROWS,
     SparsePool,
     add_sparse_delta_,
+    delta_rows,
     sparse_delta_work,
 )
-from gpu_ops.grouped.tiles import tile_rows_for
+from gpu_ops.grouped.tiles import BUSY_BLOCKS
 from workers.backbone import SITES_OF, Product
 from workers.grouped.batch_tables import BatchTables
 from workers.grouped.device_backbone import DeviceBackbone
 from workers.grouped.on_device import OnDevice
-from workers.grouped.pass_sizes import PassSizes
+from workers.grouped.segment_group import SegmentGroup
 from workers.grouped.task_pools import TaskPools
-from workers.power_of_two import power_of_two
 
 FEW_ROWS = 4
 """Tokens of a task up to which low-rank products go by rows: about where the operators' times cross
 on an H100 (docs/gpu.md)."""
-FEWEST_TILES = 32
-"""Of a table in a pass that is captured."""
 
 
 class PlacedOperator(NamedTuple):
@@ -53,28 +54,27 @@ class _Tiles(NamedTuple):
 
 
 class PlacedOperators:
-    """Makes the operators of one batch. Pools must have slots for its tasks already."""
+    """Makes the operators of one batch, for groups of its segments and their slots in a pool."""
 
     def __init__(
         self,
-        num_tokens: int,
         pools: TaskPools,
         shared: DeviceBackbone,
         how: OnDevice,
         tables: BatchTables,
-        sizes: PassSizes | None,
     ) -> None:
-        self._num_tokens = num_tokens
         self._tables = tables
-        self._sizes = sizes
         self._pools = pools
         self._shared = shared
         self._kernels = how.kernels
 
-    def masked_product(self, product: Product, groups: Sequence[Segment]) -> PlacedOperator:
+    def masked_product(
+        self, product: Product, group: SegmentGroup, slots: Sequence[int]
+    ) -> PlacedOperator:
         """Return the product by masked weights, which replaces the shared one."""
         num_out, num_in = self._weight(0, product).shape
-        pool, tiles = self._pools.masks(product), self._product_tiles(groups, num_out)
+        pool = self._pools.masks(product)
+        tiles = self._product_tiles(group, slots, num_out, BUSY_BLOCKS)
 
         def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:
             kept = pool.at(layer, "kept")
@@ -82,18 +82,19 @@ class PlacedOperators:
             masked_product_(y, x, weight, kept, self._on_device(tiles), self._kernels)
 
         def work() -> Work:
-            return masked_product_work(_rows(groups), num_in, num_out, self._element_bytes)
+            return masked_product_work(group.nums_tokens, num_in, num_out, self._element_bytes)
 
         launches = ("masked_product", product, tiles.tile_rows, pool.generation)
         return PlacedOperator(launches, work, run)
 
     def sparse_delta(
-        self, product: Product, num_changes: int, groups: Sequence[Segment]
+        self, product: Product, num_changes: int, group: SegmentGroup, slots: Sequence[int]
     ) -> PlacedOperator:
         """Return the sparse product of changes beside the shared one."""
-        pool, tiles = self._pools.sparse(product, num_changes), self._tiles(groups, DELTA_ROWS)
+        pool = self._pools.sparse(product, num_changes)
         num_out, num_in = self._weight(0, product).shape
-        firsts = torch.arange(pool.num_slots, device=self._shared.device) * num_changes
+        tiles = self._tiles(group, slots, delta_rows(self._shared.dtype))
+        firsts = self._pools.first_changes(product, num_changes)
 
         def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:
             columns, values = (pool.at(layer, name).view(-1) for name in ("columns", "values"))
@@ -102,40 +103,43 @@ class PlacedOperators:
             add_sparse_delta_(y, x, weight, changes, self._on_device(tiles), self._kernels)
 
         def work() -> Work:
-            changes_of, element_bytes = [num_changes] * len(groups), self._element_bytes
-            return sparse_delta_work(_rows(groups), changes_of, num_in, num_out, element_bytes)
+            changes_of, element_bytes = [num_changes] * len(slots), self._element_bytes
+            return sparse_delta_work(group.nums_tokens, changes_of, num_in, num_out, element_bytes)
 
         launches = ("sparse_delta", product, num_changes, pool.generation)
         return PlacedOperator(launches, work, run)
 
-    def low_rank(self, product: Product, rank: int, groups: Sequence[Segment]) -> PlacedOperator:
+    def low_rank(
+        self, product: Product, rank: int, group: SegmentGroup, slots: Sequence[int]
+    ) -> PlacedOperator:
         """Return low-rank updates of one rank."""
         pool, blocks = self._pools.low_rank(product, rank), len(SITES_OF[product])
         num_out, num_in = self._weight(0, product).shape
-        if max(_rows(groups)) <= FEW_ROWS:
-            table, tile_rows = self._tables.add(row_slots(groups, self._num_tokens)), None
+        if max(group.nums_tokens) <= FEW_ROWS:
+            table, tile_rows = self.token_slots(group, slots), None
         else:
-            table, tile_rows = self._product_tiles(groups, blocks * rank)
+            ranks = blocks * rank
+            table, tile_rows = self._product_tiles(group, slots, ranks, LARGE_TILE_BLOCKS)
 
         def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:
             factors = LowRankPool(pool.at(layer, "down"), pool.at(layer, "up"))
-            slots = self._tables[table]
-            grouped = slots if tile_rows is None else TileTable(slots, tile_rows)
+            entries = self._tables[table]
+            grouped = entries if tile_rows is None else TileTable(entries, tile_rows)
             add_low_rank_(y, x, factors, grouped, self._kernels)
 
         def work() -> Work:
-            rows, element_bytes = _rows(groups), self._element_bytes
+            rows, element_bytes = group.nums_tokens, self._element_bytes
             return low_rank_work(rows, num_in, num_out, rank, blocks, element_bytes)
 
         launches = ("low_rank", product, rank, tile_rows, pool.generation)
         return PlacedOperator(launches, work, run)
 
     def bottleneck(
-        self, product: Product, bottleneck: int, groups: Sequence[Segment]
+        self, product: Product, bottleneck: int, group: SegmentGroup, slots: Sequence[int]
     ) -> PlacedOperator:
         """Return adapters of one width."""
         pool = self._pools.adapters(product, bottleneck)
-        tiles = self._product_tiles(groups, bottleneck)
+        tiles = self._product_tiles(group, slots, bottleneck, BUSY_BLOCKS)
         hidden = len(self._weight(0, product))
 
         def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:
@@ -143,21 +147,22 @@ class PlacedOperators:
             add_bottleneck_(y, adapters, self._on_device(tiles), self._kernels)
 
         def work() -> Work:
-            return bottleneck_work(_rows(groups), hidden, bottleneck, self._element_bytes)
+            return bottleneck_work(group.nums_tokens, hidden, bottleneck, self._element_bytes)
 
         launches = ("bottleneck", product, bottleneck, tiles.tile_rows, pool.generation)
         return PlacedOperator(launches, work, run)
 
-    def _product_tiles(self, groups: Sequence[Segment], columns: int) -> "_Tiles":
-        return self._tiles(groups, tile_rows_for(_rows(groups), columns))
+    def token_slots(self, group: SegmentGroup, slots: Sequence[int]) -> int:
+        """Return the number of the table of each token's slot."""
+        return self._tables.add(group.token_slots(slots))
 
-    def _tiles(self, groups: Sequence[Segment], tile_rows: int) -> "_Tiles":
-        capacity = sum(div_ceil(num_rows, tile_rows) for num_rows in _rows(groups))
-        if self._sizes is not None:
-            # For other batches too; a block without a tile costs little, but not nothing.
-            capacity = power_of_two(capacity, FEWEST_TILES)
-        entries = tile_entries(groups, tile_rows, capacity)
-        return _Tiles(self._tables.add(entries), tile_rows)
+    def _product_tiles(
+        self, group: SegmentGroup, slots: Sequence[int], columns: int, busy_blocks: int
+    ) -> "_Tiles":
+        return self._tiles(group, slots, group.tile_rows(columns, busy_blocks))
+
+    def _tiles(self, group: SegmentGroup, slots: Sequence[int], tile_rows: int) -> "_Tiles":
+        return _Tiles(self._tables.add(group.tiles(slots, tile_rows)), tile_rows)
 
     def _on_device(self, tiles: "_Tiles") -> TileTable:
         return TileTable(self._tables[tiles.number], tiles.tile_rows)
@@ -168,7 +173,3 @@ class PlacedOperators:
     @property
     def _element_bytes(self) -> int:
         return self._shared.dtype.itemsize
-
-
-def _rows(groups: Sequence[Segment]) -> list[int]:
-    return [group.span.num_rows for group in groups]

@@ -215,15 +215,16 @@ class SlotPool:
             if key in self._slots:
                 self._free.append(self._take_from(key))
         wanted = dict.fromkeys(map(id, tasks))
-        self._num_missing = 0
-        for key in wanted:
-            if key in self._slots:
-                self._keep(key, self._slots.pop(key), batch)
-            else:
-                self._num_missing += 1
+        held = [key for key in wanted if key in self._slots]
+        self._num_missing = len(wanted) - len(held)
+        # Out and in again: those needed last are the last ones.
+        self._slots.update({key: self._slots.pop(key) for key in held})
+        self._ages.update(dict.fromkeys(held, batch))
 
     def fill(self, tasks: Iterable[LoadedTask], batch: int) -> None:
         """Give free slots, of which there are enough, to those tasks of a batch that have none."""
+        if not self._num_missing:
+            return
         for task in tasks:
             key = id(task)
             if key in self._slots:
@@ -234,7 +235,8 @@ class SlotPool:
             except Exception:  # of memory that is used up, say: the next batch may find some
                 self._free.append(slot)
                 raise
-            self._keep(key, slot, batch)
+            self._slots[key] = slot
+            self._ages[key] = batch
             self._tasks[key] = weakref.ref(task, partial(self._note_gone, key))
             self._num_missing -= 1
 
@@ -277,10 +279,6 @@ class SlotPool:
 
     def _note_gone(self, key: int, _: "weakref.ref[LoadedTask]") -> None:
         self._gone.append(key)
-
-    def _keep(self, key: int, slot: int, batch: int) -> None:
-        self._slots[key] = slot
-        self._ages[key] = batch
 
     def _take_from(self, key: int) -> int:
         del self._tasks[key], self._ages[key]

@@ -5,7 +5,7 @@ of their own, scales where no kernel has one) makes its place a looped one: torc
 task's ops there, for its rows alone (`workers.grouped.looped_place`).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 
 from gpu_ops.compacter import CompacterWeights
@@ -22,9 +22,9 @@ SMALLEST_BOTTLENECK = 16
 Place = tuple[int, Product]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class TaskForm:
-    """What a task needs of each family of grouped operators."""
+    """What a task needs of each family of grouped operators; equal only to itself."""
 
     has_vectors: bool
     """Biases or LayerNorms of its own, or looped places, whose rows get no shared bias."""
@@ -36,7 +36,15 @@ class TaskForm:
     sparse: Mapping[Product, int]
     """Changes in the pool, of the layer that has most."""
     masked: frozenset[Product]
+    has_prefixes: bool
     looped: Mapping[Place, ProductOps]
+
+    @property
+    def grouped_needs(self) -> Hashable:
+        """All but `looped`, which is the task's own: equal of tasks that use the same pools."""
+        sizes = (self.low_ranks, self.adapters, self.sparse)
+        of_pools = tuple(tuple(of.items()) for of in sizes)
+        return self.has_vectors, self.has_scales, of_pools, self.masked, self.has_prefixes
 
 
 def task_form(
@@ -74,6 +82,7 @@ def task_form(
         },
         sparse={p: power_of_two(num) for p, num in sparse.items() if num},
         masked=frozenset(p for p, of in by_product.items() if any(map(_drops, of))),
+        has_prefixes=bool(ops.prefixes),
         looped=looped,
     )
 

@@ -4,8 +4,9 @@ What is written is what the operators of `gpu_ops.grouped` define: biases and sc
 that a task's own replaces the shared one; ranks and bottlenecks with zeros behind their own.
 """
 
+from collections.abc import Hashable
 from functools import partial
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 
@@ -44,6 +45,8 @@ class TaskPools:
             product for product in PRODUCTS if _has_sparse_kernel(on_device, product)
         ]
         self._forms: WeakKeyDictionary[LoadedTask, TaskForm] = WeakKeyDictionary()
+        self._shared_forms: WeakValueDictionary[Hashable, TaskForm] = WeakValueDictionary()
+        """Those without looped places, by what they need."""
         shape = backbone.shape
         hidden, inner = shape.hidden_size, shape.intermediate_size
         dtype = on_device.dtype
@@ -59,13 +62,16 @@ class TaskPools:
         self._low_ranks: dict[tuple[Product, int], SlotPool] = {}
         self._adapters: dict[tuple[Product, int], SlotPool] = {}
         self._sparse: dict[tuple[Product, int], SlotPool] = {}
+        self._first_changes: dict[tuple[Product, int], torch.Tensor] = {}
         self._masks: dict[Product, SlotPool] = {}
 
     def form_of(self, task: LoadedTask) -> TaskForm:
-        """Return which operators run a task's ops."""
+        """Return which operators run a task's ops: the same object for tasks that are alike."""
         form = self._forms.get(task)
         if form is None:
             form = task_form(task.ops, self._backbone, self._sparse_products)
+            if not form.looped:
+                form = self._shared_forms.setdefault(form.grouped_needs, form)
             self._forms[task] = form
         return form
 
@@ -107,6 +113,15 @@ class TaskPools:
             }
             self._sparse[key] = self._pool(shapes, partial(self._fill_sparse, product))
         return self._sparse[key]
+
+    def first_changes(self, product: Product, num_changes: int) -> torch.Tensor:
+        """Return where the changes of each slot of a sparse pool begin, shape (slots,), int64."""
+        key, num_slots = (product, num_changes), self.sparse(product, num_changes).num_slots
+        firsts = self._first_changes.get(key)
+        if firsts is None or len(firsts) != num_slots:
+            firsts = torch.arange(num_slots, device=self._shared.device) * num_changes
+            self._first_changes[key] = firsts
+        return firsts
 
     def masks(self, product: Product) -> SlotPool:
         """Return the pool of masks of one product, a bit to a weight."""

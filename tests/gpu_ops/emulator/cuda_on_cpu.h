@@ -87,11 +87,16 @@ constexpr size_t STACK_BYTES = 128 << 10;
 
 enum class State { READY, WAITS_IN_WARP, WAITS_IN_BLOCK, DONE };
 
+// Room for what a lane gives to one operation of its warp.
+struct alignas(8) Offer {
+    unsigned char bytes[24];
+};
+
 struct Lane {
     State state;
     int line;            // where it waits
     unsigned mask;       // of the warp operation that it waits in
-    uint64_t values[2];  // what it offers to shuffles, in turn: a fast lane may offer the next
+    Offer offers[2];     // to the other lanes, in turn: a fast lane may offer the next
     int turn;
     uint3 index;
     bool is_started;
@@ -265,17 +270,30 @@ EMU_UNSEEN static void sync_warp(int line, unsigned mask = ALL_LANES) {
     depart(token);
 }
 
+// Offers bytes to the other lanes, and returns which of the offers it was when all have come.
 template <typename T>
-EMU_UNSEEN T shuffle(int line, unsigned mask, T value, int source) {
-    static_assert(sizeof(T) <= sizeof(uint64_t));
+EMU_UNSEEN int exchange(int line, unsigned mask, const T& value) {
+    static_assert(sizeof(T) <= sizeof(Offer));
     Lane& lane = *launch_now->current;
     int turn = lane.turn;
     lane.turn ^= 1;
-    std::memcpy(&lane.values[turn], &value, sizeof(T));
+    std::memcpy(&lane.offers[turn], &value, sizeof(T));
     wait_in_warp(line, mask);
-    if (!(mask >> source & 1)) fail("shuffle from lane " + std::to_string(source) + ", outside the mask", line);
-    std::memcpy(&value, &warp_of(lane)[source].values[turn], sizeof(T));
+    return turn;
+}
+
+template <typename T>
+EMU_UNSEEN T offered(int lane, int turn) {
+    T value;
+    std::memcpy(&value, &warp_of(*launch_now->current)[lane].offers[turn], sizeof(T));
     return value;
+}
+
+template <typename T>
+EMU_UNSEEN T shuffle(int line, unsigned mask, T value, int source) {
+    int turn = exchange(line, mask, value);
+    if (!(mask >> source & 1)) fail("shuffle from lane " + std::to_string(source) + ", outside the mask", line);
+    return offered<T>(source, turn);
 }
 
 // Lets the lanes of a warp pass whose operation all lanes of its mask have reached.
@@ -490,77 +508,72 @@ inline const char* keep(std::string text) {
 #define __shfl_sync(mask, value, source) emu::shuffle(__LINE__, mask, value, source)
 
 static float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+static unsigned __byte_perm(unsigned low, unsigned high, unsigned which) {
+    uint64_t bytes = static_cast<uint64_t>(high) << 32 | low, found = 0;
+    for (int i = 0; i < 4; i++) found |= (bytes >> 8 * (which >> 4 * i & 7) & 0xff) << 8 * i;
+    return static_cast<unsigned>(found);
+}
+static int min(int a, int b) { return a < b ? a : b; }
+static int max(int a, int b) { return a < b ? b : a; }
 
-// Matrix fragments. Lane 0 holds the whole tile and computes; the others only arrive, so a missing
-// barrier before or after shows as one between any two lanes.
-namespace nvcuda::wmma {
+// In place of `tensor_core.cuh`, which says what these do. They order nothing, as on a device; what
+// they read of shared memory, the lane reads that gets it.
+namespace emu {
 
-struct matrix_a {};
-struct matrix_b {};
-struct accumulator {};
-struct row_major {};
-struct col_major {};
-enum layout_t { mem_row_major, mem_col_major };
-
-template <typename Use, int M, int N, int K, typename T, typename Layout = void>
-struct fragment {
-    static_assert(M == 16 && N == 16 && K == 16);
-    T values[16][16];
+struct MatrixParts {
+    unsigned left[4], right[2];
 };
 
-inline bool is_first_lane() { return emu::lane_in_warp(*emu::launch_now->current) == 0; }
-
-template <typename T>
-void check_place(const T* place, unsigned stride, int line) {
-    if (reinterpret_cast<uintptr_t>(place) % 32) emu::fail("a matrix must begin at a multiple of 32 bytes", line);
-    if (stride * sizeof(T) % 16) emu::fail("the rows of a matrix must be multiples of 16 bytes apart", line);
+inline int exchange_rows(int line, const void* row) {
+    if (reinterpret_cast<uintptr_t>(row) % 16) fail("a row of a matrix must begin at a multiple of 16 bytes", line);
+    return exchange(line, ALL_LANES, row);
 }
 
-template <typename Use, typename T, typename Layout>
-void fill_fragment(fragment<Use, 16, 16, 16, T, Layout>& f, T value) {
-    for (auto& row : f.values) std::fill(std::begin(row), std::end(row), value);
+inline void load_matrices_at(int line, unsigned (&parts)[4], const void* row) {
+    int turn = exchange_rows(line, row), lane = lane_in_warp(*launch_now->current);
+    for (int matrix = 0; matrix < 4; matrix++) {
+        auto place = static_cast<const char*>(offered<const void*>(matrix * 8 + lane / 4, turn));
+        std::memcpy(&parts[matrix], place + lane % 4 * 4, 4);
+    }
 }
 
-template <typename Use, typename T, typename Layout>
-void load_at(int line, fragment<Use, 16, 16, 16, T, Layout>& f, const T* place, unsigned stride) {
-    check_place(place, stride, line);
-    emu::wait_in_warp(line);
-    if (!is_first_lane()) return;
-    for (int i = 0; i < 16; i++)
-        for (int j = 0; j < 16; j++)
-            f.values[i][j] = std::is_same_v<Layout, col_major> ? place[j * stride + i] : place[i * stride + j];
-}
-
-template <typename T, typename LayoutA, typename LayoutB>
-void multiply_at(int line, fragment<accumulator, 16, 16, 16, float>& d,
-                 const fragment<matrix_a, 16, 16, 16, T, LayoutA>& a,
-                 const fragment<matrix_b, 16, 16, 16, T, LayoutB>& b,
-                 const fragment<accumulator, 16, 16, 16, float>& c) {
-    emu::wait_in_warp(line);
-    if (!is_first_lane()) return;
-    float left[16][16], right[16][16];
-    for (int i = 0; i < 16; i++)
-        for (int j = 0; j < 16; j++) left[i][j] = float(a.values[i][j]), right[i][j] = float(b.values[i][j]);
-    for (int i = 0; i < 16; i++)
-        for (int j = 0; j < 16; j++) {
-            float sum = c.values[i][j];
-            for (int k = 0; k < 16; k++) sum += left[i][k] * right[k][j];
-            d.values[i][j] = sum;
+inline void load_transposed_matrices_at(int line, unsigned (&parts)[4], const void* row) {
+    int turn = exchange_rows(line, row), lane = lane_in_warp(*launch_now->current);
+    for (int matrix = 0; matrix < 4; matrix++)
+        for (int odd = 0; odd < 2; odd++) {
+            auto place = static_cast<const char*>(offered<const void*>(matrix * 8 + lane % 4 * 2 + odd, turn));
+            std::memcpy(reinterpret_cast<char*>(&parts[matrix]) + 2 * odd, place + lane / 4 * 2, 2);
         }
 }
 
-inline void store_at(int line, float* place, const fragment<accumulator, 16, 16, 16, float>& f, unsigned stride,
-                     layout_t layout) {
-    check_place(place, stride, line);
-    emu::wait_in_warp(line);
-    if (!is_first_lane()) return;
-    for (int i = 0; i < 16; i++)
-        for (int j = 0; j < 16; j++)
-            place[layout == mem_row_major ? i * stride + j : j * stride + i] = f.values[i][j];
+template <typename T>
+float element(unsigned part, int number) {
+    T elements[2];
+    std::memcpy(elements, &part, sizeof(part));
+    return float(elements[number]);
 }
 
-}  // namespace nvcuda::wmma
+// An object, so that a macro can pass the line before the type.
+struct MultiplyAdd {
+    int line;
 
-#define load_matrix_sync(...) load_at(__LINE__, __VA_ARGS__)
-#define mma_sync(...) multiply_at(__LINE__, __VA_ARGS__)
-#define store_matrix_sync(...) store_at(__LINE__, __VA_ARGS__)
+    template <typename T>
+    void add(float (&sums)[4], const unsigned (&left)[4], unsigned right_upper, unsigned right_lower) const {
+        MatrixParts own{{left[0], left[1], left[2], left[3]}, {right_upper, right_lower}};
+        int turn = exchange(line, ALL_LANES, own), lane = lane_in_warp(*launch_now->current);
+        for (int place = 0; place < 4; place++) {
+            int half = place / 2, column = lane % 4 * 2 + place % 2;
+            for (int k = 0; k < 16; k++) {
+                auto row = offered<MatrixParts>(lane / 4 * 4 + k % 8 / 2, turn);
+                auto of_column = offered<MatrixParts>(column * 4 + k % 8 / 2, turn);
+                sums[place] += element<T>(row.left[k / 8 * 2 + half], k % 2) * element<T>(of_column.right[k / 8], k % 2);
+            }
+        }
+    }
+};
+
+}  // namespace emu
+
+#define load_transposed_matrices(...) emu::load_transposed_matrices_at(__LINE__, __VA_ARGS__)
+#define load_matrices(...) emu::load_matrices_at(__LINE__, __VA_ARGS__)
+#define multiply_add emu::MultiplyAdd{__LINE__}.template add

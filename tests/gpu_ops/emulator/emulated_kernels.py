@@ -48,6 +48,8 @@ DYNAMIC_SHARED = re.compile(
 )
 """The one construct that a macro cannot map: it becomes a pointer."""
 OWN_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
+IN_EMULATOR = {"tensor_core.cuh"}
+"""Headers of instructions that no host has: `cuda_on_cpu.h` has what they offer."""
 CELLS: dict[str, tuple[type, Callable[..., Any]]] = {
     "P": (int, ctypes.c_void_p),
     "i": (np.int32, ctypes.c_int32),
@@ -148,7 +150,7 @@ def compiled(file_name: str, source: str, names: tuple[str, ...]) -> ctypes.CDLL
     """
     flags = FLAGS + sanitizer_flags()
     exports = "\n".join(f"EMU_EXPORT({number}, {name})" for number, name in enumerate(names))
-    body = f"{_with_own_includes(file_name, source, set())}\n{exports}\n"
+    body = f"{_with_own_includes(file_name, source, set(IN_EMULATOR))}\n{exports}\n"
     body = DYNAMIC_SHARED.sub(r"\1* \2 = reinterpret_cast<\1*>(emu::dynamic_shared());", body)
     header = _precompiled_header(tuple(flags))
     binary = header.parent / f"{Path(file_name).stem}-{_digest(body)}.so"

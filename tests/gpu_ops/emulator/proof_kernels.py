@@ -30,20 +30,24 @@ extern "C" __global__ void two_tiles(float* y, const float* x) {
 }
 """
 MATRIX = """
-#include <mma.h>
-using namespace nvcuda;
+#include "tensor_core.cuh"
 extern "C" __global__ void matrix(float* y, const __half* a, const __half* b) {
+    __shared__ __align__(16) __half left[16 * 16], right[16 * 16];
     __shared__ float out[16 * 20];
-    wmma::fragment<wmma::matrix_a, 16, 16, 16, __half, wmma::row_major> left;
-    wmma::fragment<wmma::matrix_b, 16, 16, 16, __half, wmma::col_major> right;
-    wmma::fragment<wmma::accumulator, 16, 16, 16, float> sums;
-    wmma::fill_fragment(sums, 0.0f);
-    wmma::load_matrix_sync(left, a, 16);
-    wmma::load_matrix_sync(right, b, 16);
-    wmma::mma_sync(sums, left, right, sums);
-    wmma::store_matrix_sync(out, sums, 20, wmma::mem_row_major);
-    __syncwarp();
-    for (int i = threadIdx.x; i < 256; i += 32) y[i] = out[i / 16 * 20 + i % 16];
+    const int lane = threadIdx.x, eighth = lane % 8, odd = lane / 8 % 2 * 8, second = lane / 16 * 8;
+    for (int i = lane; i < 256; i += 32) left[i] = a[i], right[i] = b[i];
+    __syncwarp();  // filled
+    unsigned rows[4], columns[4];
+    load_matrices(rows, left + (eighth + odd) * 16 + second);
+    load_matrices(columns, right + (eighth + second) * 16 + odd);
+    for (int half = 0; half < 2; half++) {
+        float sums[4] = {};
+        multiply_add<__half>(sums, rows, columns[2 * half], columns[2 * half + 1]);
+        float* place = out + lane / 4 * 20 + half * 8 + lane % 4 * 2;
+        for (int i = 0; i < 4; i++) place[i / 2 * 160 + i % 2] = sums[i];
+    }
+    __syncwarp();  // stored
+    for (int i = lane; i < 256; i += 32) y[i] = out[i / 16 * 20 + i % 16];
 }
 """
 ADD_ROWS = """

@@ -58,7 +58,7 @@ def test_correct_kernels_give_the_right_numbers(order: int) -> None:
         pytest.param(
             without("__syncthreads();  // again", TWO_TILES), id="barrier before overwriting"
         ),
-        pytest.param(without("__syncwarp();", MATRIX), id="warp barrier after a fragment's store"),
+        pytest.param(without("__syncwarp();  // stored", MATRIX), id="warp barrier after storing"),
         pytest.param(SHIFT.replace("% 64", ""), id="reads past the tile"),
         pytest.param(
             TWO_TILES.replace("tile[threadIdx.x] =", "if (threadIdx.x) tile[threadIdx.x] ="),
@@ -103,13 +103,13 @@ def test_lanes_that_wait_at_different_barriers_are_a_deadlock() -> None:
 
 
 def test_a_matrix_at_an_odd_place_is_an_error() -> None:
-    """Fragments are loaded from multiples of 32 bytes."""
-    a = torch.zeros(300, dtype=torch.float16)
-    y = torch.zeros(16, 16)
+    """Its rows are loaded from multiples of 16 bytes."""
+    a, y = torch.zeros(256, dtype=torch.float16), torch.zeros(16, 16)
+    planted = MATRIX.replace("(eighth + odd) * 16", "(eighth + odd) * 15")
 
-    message = planted_error(MATRIX, [y.data_ptr(), a.data_ptr() + 16, a.data_ptr()])
+    message = planted_error(planted, [y.data_ptr(), a.data_ptr(), a.data_ptr()])
 
-    assert "32 bytes" in message
+    assert "multiple of 16 bytes" in message
 
 
 @pytest.mark.parametrize(

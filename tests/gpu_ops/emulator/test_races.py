@@ -49,6 +49,7 @@ sys.exit(pytest.main(sys.argv[2:]))
 PYTEST = ("-s", "-v", "-p", "no:cacheprovider")
 """With the sanitizer's words behind the name of the test, not in a file that is lost with it."""
 USERS = {
+    "low_rank.cu": ("test_low_rank.py", "order0 and bf16 and 16-24-3-9-520"),
     "tile_product.cuh": ("test_bottleneck.py", "order0 and bf16 and 16-72-9-520"),
     "sparse_delta.cu": ("test_sparse_delta.py", "order0 and bf16 and 9-520"),
 }
@@ -84,7 +85,8 @@ def test_correct_kernels_give_no_report() -> None:
     [
         pytest.param(without(BARRIER, SHIFT), id="barrier after filling"),
         pytest.param(without(f"{BARRIER}  // again", TWO_TILES), id="barrier before overwriting"),
-        pytest.param(without("__syncwarp();", MATRIX), id="warp barrier after a fragment's store"),
+        pytest.param(without("__syncwarp();  // filled", MATRIX), id="warp barrier after filling"),
+        pytest.param(without("__syncwarp();  // stored", MATRIX), id="warp barrier after storing"),
         pytest.param(without("if (row < 3) ", ADD_ROWS), id="two blocks write one row"),
     ],
 )

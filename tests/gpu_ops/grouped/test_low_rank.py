@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import gpu_ops.low_rank
-from gpu_ops.grouped.low_rank import LowRankPool, add_low_rank_
+from gpu_ops.grouped.low_rank import EXPAND_OUTPUTS, LowRankPool, add_low_rank_
 from gpu_ops.grouped.segments import TILE_ROWS, TileTable, row_slots, tile_entries
 from gpu_ops.low_rank import LowRankFactors, UpFactor
 from tests.gpu_ops.grouped.backend import Backend, assert_same, normal
@@ -54,6 +54,28 @@ def test_kernel_is_its_reference(
     )
     own_pool = LowRankPool(*map(backend.put, pool))
     add_low_rank_(found, backend.put(x), own_pool, there, backend.kernels)
+
+    assert_same(found, expected)
+
+
+def test_small_tiles_of_a_wide_product(backend: Backend) -> None:
+    """More outputs than a block has: each shrinks for itself, and to more than 16 ranks."""
+    num_out = EXPAND_OUTPUTS + 72
+    x = normal(33, 136, seed=3, dtype=torch.bfloat16)
+    y = normal(33, 2 * num_out, seed=4, dtype=torch.bfloat16)
+    pool = LowRankPool(
+        normal(NUM_SLOTS, 2 * 24, 136, seed=1, dtype=torch.bfloat16, scale=136**-0.5),
+        normal(NUM_SLOTS, 2 * num_out, 24, seed=2, dtype=torch.bfloat16),
+    )
+    entries = tile_entries(segments(33), 16, capacity=7)
+    expected = y.clone()
+    add_low_rank_(expected, x, pool, TileTable(entries, 16))
+
+    found = backend.put(y)
+    there = TileTable(backend.put(entries), 16)
+    add_low_rank_(
+        found, backend.put(x), LowRankPool(*map(backend.put, pool)), there, backend.kernels
+    )
 
     assert_same(found, expected)
 

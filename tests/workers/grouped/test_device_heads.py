@@ -60,7 +60,7 @@ def check(heads: Sequence[HeadWeights], nums_rows: Sequence[int]) -> None:
     found = run_heads(vectors, spans, heads, None)
 
     for logits, own in zip(found, expected, strict=True):
-        torch.testing.assert_close(logits, own)
+        torch.testing.assert_close(torch.from_numpy(logits), own)
 
 
 def test_usual_heads_are_one_launch(launches: Launches) -> None:

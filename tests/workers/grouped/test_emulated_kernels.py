@@ -7,7 +7,6 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from gpu_ops.grouped import tiles
 from gpu_ops.grouped.kernel_file import KERNELS, Kernel, KernelFile, Kernels
 from tests.gpu_ops.grouped.backend import emulated_backend
 from tests.gpu_ops.grouped.conftest import ORDERS
@@ -17,6 +16,7 @@ from tests.workers.pets import PAPERS_PETS, random_task
 from tests.workers.tiny_models import SIZES_IN_PACKS, save_random
 from workers.backbone import Backbone
 from workers.engine import Engine, EngineRow
+from workers.grouped import placed_operators
 from workers.grouped.on_device import OnDevice
 from workers.precision import Precision
 
@@ -58,7 +58,8 @@ class NotedKernels:
 @pytest.fixture(autouse=True)
 def _few_tasks_stand_for_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the rows of one task decide about tiles, not how many tasks there are."""
-    monkeypatch.setattr(tiles, "BUSY_BLOCKS", 1)
+    monkeypatch.setattr(placed_operators, "BUSY_BLOCKS", 1)
+    monkeypatch.setattr(placed_operators, "LARGE_TILE_BLOCKS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -155,12 +156,13 @@ def test_both_regimes_of_low_ranks_and_both_sizes_of_tiles(
     for lengths in (FEW, SOME, MANY):
         kernels.names.clear()
         answers(emulated, task, lengths, vocab_size=60)
-        launched.append({name for name in kernels.names if "shrink" in name})
+        first = ("low_rank_shrink", "low_rank_small")
+        launched.append({name for name in kernels.names if name.startswith(first)})
 
     assert launched == [
         {"low_rank_shrink_rows<float>"},
-        {"low_rank_shrink_tiles<float, 16>"},
-        {"low_rank_shrink_tiles<float, 64>"},
+        {"low_rank_small_tiles<float>"},
+        {"low_rank_shrink_tiles<float>"},
     ]
 
 

@@ -1,12 +1,14 @@
 """Passes captured once and replayed: other batches, and nothing of the ones before in them."""
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from gpu_ops.grouped import ragged_head
 from tests.workers.grouped.ways import (
     Way,
     cuda,
@@ -19,10 +21,30 @@ from tests.workers.pets import random_task
 from workers.engine import Engine, EngineRow
 from workers.grouped.on_device import OnDevice
 from workers.grouped.pass_sizes import PassSizes, pass_sizes
+from workers.packed_batch import execution_order, pack
+from workers.row_outputs import row_outputs
 
 KINDS = ("lora", "houlsby", "ia3", "mask", "diff", "bitfit")
 MAX_ROUNDING = 0.06
 """Of the standard deviation of the float32 logits."""
+
+
+class CountedCalls(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """How many operators torch was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.number = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        self.number += 1
+        return func(*args, **(kwargs or {}))
 
 
 def replays(engine: Engine) -> int:
@@ -133,6 +155,34 @@ def test_no_graph_of_tensors_that_were_given_up_is_replayed(
         assert {pool.num_slots for pool in taken} == {1}
         held = [weakref.ref(tensor) for pool in taken for tensor in pool._tensors.values()]
     way.engine.close()
+
+
+def test_many_tasks_take_no_more_calls_of_torch_than_few(
+    small_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is a launch, or a copy, that the host makes beside the one of the captured pass."""
+    how = OnDevice(torch.device("cpu"))
+    engine = on_device_engine(small_engine.backbone, how, ("bfloat16",))
+    encoder, shape = grouped_encoder(engine, "bfloat16"), engine.backbone.shape
+    tasks = [random_task(kind, shape, seed=n).load(engine) for n in range(3) for kind in KINDS]
+    rows = [EngineRow(task, token_ids(1, 9)) for task in tasks]
+    engine.run(rows)
+    monkeypatch.setattr(encoder.graphs, "_run", lambda pass_: pass_.hidden)
+    monkeypatch.setattr(
+        ragged_head, "ragged_head", lambda vectors, *_: vectors.new_zeros(len(vectors), 9)
+    )
+
+    def calls(num_tasks: int) -> int:
+        order = execution_order(rows[:num_tasks])
+        batch = pack(rows, order, shape, engine.backbone.num_token_types)
+        with torch.inference_mode(), CountedCalls() as counted:
+            row_outputs(encoder.encode(batch), encoder.head)
+        number: int = counted.number
+        return number
+
+    calls(len(KINDS))
+    assert calls(len(KINDS)) == calls(len(tasks)) < 32
+    engine.close()
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,17 @@ A looped place costs a dozen launches for each task and layer.
 from collections.abc import Mapping
 
 import pytest
+import torch
 
 from tests.workers.pets import OTHER_PETS, PAPERS_PETS, PETS, random_task
 from workers.backbone import Product
 from workers.engine import Engine
+from workers.grouped.device_backbone import DeviceBackbone
 from workers.grouped.task_form import TaskForm, task_form
+from workers.grouped.task_pools import TaskPools
 from workers.task_ops import build_task_ops
 
+CPU = torch.device("cpu")
 EVERY_LAYER = (0, 1, 2)
 """Of the small backbone."""
 
@@ -109,6 +113,7 @@ def test_kernels_run_all_of_the_papers_kinds(small_engine: Engine, variant: str)
     is_mask = variant == "mask"
     masked = {"qkv", "attention_output", "ffn_input", "ffn_output"} if is_mask else set()
     assert form.masked == masked
+    assert not form.has_prefixes
 
 
 @pytest.mark.parametrize("variant", OTHER_PETS)
@@ -147,3 +152,21 @@ def test_a_device_without_memory_for_a_sparse_kernel_loops_its_places(
     layers = tuple(range(backbone.shape.num_layers))
     assert looped(form) == {"attention_output": layers, "ffn_output": layers}
     assert set(form.sparse) == {"qkv", "ffn_input"}
+
+
+def test_tasks_that_need_the_same_share_their_form(small_engine: Engine) -> None:
+    """A batch is planned by forms; places that torch runs are a task's own."""
+    backbone = small_engine.backbone
+    pools = TaskPools(backbone, DeviceBackbone.of(backbone, CPU, torch.float32), limit_bytes=0)
+
+    variants = ("lora", "lora-query-value", "bitfit", "ia3", "mask", "dora", "prefix")
+    tasks = {
+        variant: [random_task(variant, backbone.shape, seed=n).load(small_engine) for n in range(2)]
+        for variant in variants
+    }
+
+    forms = {variant: [pools.form_of(task) for task in of] for variant, of in tasks.items()}
+
+    assert {v for v, (one, other) in forms.items() if one is other} == {*variants} - {"dora"}
+    assert len({form for of in forms.values() for form in of}) == len(variants) + 1
+    assert {v for v, (one, _) in forms.items() if one.has_prefixes} == {"prefix"}
