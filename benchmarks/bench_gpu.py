@@ -74,7 +74,7 @@ from gpu_ops.grouped.masked_product import masked_product_, pack_mask
 from gpu_ops.grouped.ragged_head import head_pool, ragged_head
 from gpu_ops.grouped.scale import scale_
 from gpu_ops.grouped.segments import TILE_ROWS, Segment, TileTable, row_slots, tile_entries
-from gpu_ops.grouped.sparse_delta import add_sparse_delta_, delta_rows, sparse_pool
+from gpu_ops.grouped.sparse_delta import DELTA_ROWS, add_sparse_delta_, sparse_pool
 from gpu_ops.layer_norm import NormWeights
 from gpu_ops.ragged_head import HeadWeights
 from gpu_ops.spans import Span
@@ -221,7 +221,7 @@ class OperatorBatch:
         weight = self._draw.normal(out, width)
         deltas = [self._draw.sparse("ffn_input", kind) for _ in range(self._num_tasks)]
         values = [changed_values(delta, weight) for delta in deltas]
-        pool, tiles = sparse_pool(deltas, DTYPE), self._tiles(delta_rows(DTYPE))
+        pool, tiles = sparse_pool(deltas, DTYPE), self._tiles(DELTA_ROWS)
         return Operator(
             f"sparse_delta, {kind}",
             self._draw.normal(self._rows, out),

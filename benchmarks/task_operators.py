@@ -23,8 +23,8 @@ from gpu_ops.grouped.masked_product import masked_product_, masked_product_work,
 from gpu_ops.grouped.operator_schedule import Work
 from gpu_ops.grouped.segments import Segment, TileTable, row_slots, tile_entries
 from gpu_ops.grouped.sparse_delta import (
+    DELTA_ROWS,
     add_sparse_delta_,
-    delta_rows,
     sparse_delta_work,
     sparse_pool,
 )
@@ -85,7 +85,7 @@ class Part:
         self._adapter_tiles = self._product_tiles("adapter", BOTTLENECK, BUSY_BLOCKS)
         fewest_outputs = min(map(len, backbone[0].biases.values()))
         self._mask_tiles = self._product_tiles("mask", fewest_outputs, BUSY_BLOCKS)
-        self._sparse_tiles = self._tiles_of("sparse", delta_rows(backbone[0].weights["qkv"].dtype))
+        self._sparse_tiles = self._tiles_of("sparse", DELTA_ROWS)
 
     def changes(self, layer: int, product: Product) -> list[Operator]:
         """Return what changes the shared product: kinds differ in their rows and do not meet."""

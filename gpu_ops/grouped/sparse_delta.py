@@ -4,7 +4,7 @@ Compact: two bytes to a column, two or four to a value, none where a change drop
 value is the shared weight's: PetS, section 4, stores four bytes to each of both).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +18,10 @@ from gpu_ops.grouped.tiles import require_tiles
 from gpu_ops.sparse_delta import SparseWeights, changed_values
 
 FILE = KernelFile("sparse_delta", ("sparse_delta<{T}>",))
-THREADS: Mapping[int, int] = {4: 512, 2: 384}
-"""Bytes of an element -> threads of a block, which are also its outputs."""
+DELTA_ROWS = 8
+"""Rows of a tile, as in the kernel."""
+THREADS = 512
+"""Of a block, as in the kernel: each has an output."""
 DROPPED = -1
 """In place of where a slot's values begin, if it has none."""
 
@@ -86,7 +88,7 @@ def add_sparse_delta_(
         x: Shape (num_rows, in).
         weight: Shape (out, in), shared.
         pool: Values of the same dtype.
-        tiles: Disjoint, of `delta_rows` rows.
+        tiles: Disjoint, of DELTA_ROWS rows.
         kernels: Whose; by default CUDA's for CUDA tensors, torch for CPU tensors.
 
     Raises:
@@ -102,24 +104,21 @@ def add_sparse_delta_(
     require(pool.row_offsets, (num_slots, num_out + 1), torch.int32)
     require(pool.first_column, (num_slots,), torch.int64)
     require(pool.first_value, (num_slots,), torch.int64)
-    require_tiles(tiles, (delta_rows(x.dtype),))
+    require_tiles(tiles, (DELTA_ROWS,))
     found = kernels_for(y, kernels)
     if found is None:
         _reference_(y, x, weight, pool, tiles)
         return
-    require_packs(x, y)
-    if num_in % 8 or num_out % 8:
-        raise ValueError(
-            f"expected inputs and outputs in whole groups of 8, got {num_in} and {num_out}"
-        )
-    threads = THREADS[x.dtype.itemsize]
+    require_packs(x)
+    if num_in % DELTA_ROWS:
+        raise ValueError(f"expected inputs in whole groups of {DELTA_ROWS}, got {num_in}")
     launch(
         found,
         FILE,
         "sparse_delta<{T}>",
         x.dtype,
-        (len(tiles.entries), div_ceil(num_out, threads), 1),
-        threads,
+        (len(tiles.entries), div_ceil(num_out, THREADS), 1),
+        THREADS,
         [
             y,
             x,
@@ -137,14 +136,9 @@ def add_sparse_delta_(
     )
 
 
-def delta_rows(dtype: torch.dtype) -> int:
-    """Return the rows of a tile: tensor cores, which two-byte types are multiplied by, have 16."""
-    return 8 if dtype.itemsize == 4 else 16
-
-
 def sparse_delta_shared_bytes(num_in: int, dtype: torch.dtype) -> int:
     """Return the shared memory of a block, which holds a tile's inputs: not every device has it."""
-    return num_in * delta_rows(dtype) * dtype.itemsize
+    return num_in * DELTA_ROWS * dtype.itemsize
 
 
 def sparse_delta_work(

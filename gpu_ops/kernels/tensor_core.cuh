@@ -18,16 +18,6 @@ __device__ inline void load_matrices(unsigned (&parts)[4], const void* row) {
                  : "memory");
 }
 
-// The same, but of each matrix the lane gets the elements l / 4 of the rows 2 * (l % 4) and
-// 2 * (l % 4) + 1: what it would get of the transposed one.
-__device__ inline void load_transposed_matrices(unsigned (&parts)[4], const void* row) {
-    const unsigned place = static_cast<unsigned>(__cvta_generic_to_shared(row));
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(parts[0]), "=r"(parts[1]), "=r"(parts[2]), "=r"(parts[3])
-                 : "r"(place)
-                 : "memory");
-}
-
 // Semantics: sums += left @ right, 16 x 16 by 16 x 8, all lanes together.
 //
 //   left     of its quarters (rows 0 to 7, columns 0 to 7), (8 to 15, 0 to 7), (0 to 7, 8 to 15) and

@@ -14,7 +14,7 @@ from workers.upload import upload
 
 
 class BatchTables:
-    """int32 tables, added while a batch is planned, on the device from their first reading on."""
+    """int32 tables, added while a batch is planned, then brought to the device and read there."""
 
     def __init__(self, device: torch.device) -> None:
         """There are none yet.
@@ -33,9 +33,19 @@ class BatchTables:
         self._tables.append(table)
         return len(self._tables) - 1
 
+    def upload(self) -> None:
+        """Bring them to the device.
+
+        On the stream from which operators' streams fork: one that an operator is on would be
+        waited for by nobody else who reads them.
+        """
+        self._buffer = upload(self._side_by_side(), self._device)
+        parts = torch.split(self._buffer, [prod(shape) for shape in self.layout])
+        self._views = [part.view(s) for part, s in zip(parts, self.layout, strict=True)]
+
     def __getitem__(self, number: int) -> torch.Tensor:
         """Return a table on the device, of the shape that it was added with."""
-        self._on_device()
+        assert self._buffer is not None, "tables are not on the device yet"
         return self._views[number]
 
     @property
@@ -45,16 +55,9 @@ class BatchTables:
 
     def overwrite(self, other: "BatchTables") -> None:
         """Write another batch's tables, of the same layout, over these, where those are read."""
+        assert self._buffer is not None, "tables are not on the device yet"
         assert self.layout == other.layout
-        self._on_device().copy_(other._side_by_side(), non_blocking=True)  # as `upload`
-
-    def _on_device(self) -> torch.Tensor:
-        """Return the buffer, which is made at the first asking."""
-        if self._buffer is None:
-            self._buffer = upload(self._side_by_side(), self._device)
-            parts = torch.split(self._buffer, [prod(shape) for shape in self.layout])
-            self._views = [part.view(s) for part, s in zip(parts, self.layout, strict=True)]
-        return self._buffer
+        self._buffer.copy_(other._side_by_side(), non_blocking=True)  # as `upload`
 
     def _side_by_side(self) -> torch.Tensor:
         return torch.from_numpy(np.concatenate([table.reshape(-1) for table in self._tables]))

@@ -132,6 +132,8 @@ class GroupedEncoder:
         read = read_tokens(batch, num_layers)
         if read is not None:  # now, while the device has nothing to wait for
             last_plan = plan_batch(read.batch, self.pools, self._shared, self._how)
+            last_plan.tables.upload()
+        plan.tables.upload()
         rows = PackedRows(batch.row_lens, len(batch.token_ids), self._how.device)
         hidden = self._embedded(batch).to(self._dtype)
         for layer in range(num_layers):

@@ -123,6 +123,8 @@ class PassGraphs:
         key = (rows.sizes, plan.launches, plan.tables.layout, pass_.hidden.data_ptr())
         is_known = key in self._graphs
         captured = self._graphs.pop(key, None)
+        if captured is None:  # launched, not replayed from others' tables
+            plan.tables.upload()
         if is_known and captured is None:
             captured = _CapturedPass(pass_, self._run, self._memory)
             self.num_captures += 1

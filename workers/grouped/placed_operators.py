@@ -16,9 +16,9 @@ from gpu_ops.grouped.masked_product import masked_product_, masked_product_work
 from gpu_ops.grouped.operator_schedule import Work
 from gpu_ops.grouped.segments import TileTable
 from gpu_ops.grouped.sparse_delta import (
+    DELTA_ROWS,
     SparsePool,
     add_sparse_delta_,
-    delta_rows,
     sparse_delta_work,
 )
 from gpu_ops.grouped.tiles import BUSY_BLOCKS
@@ -93,7 +93,7 @@ class PlacedOperators:
         """Return the sparse product of changes beside the shared one."""
         pool = self._pools.sparse(product, num_changes)
         num_out, num_in = self._weight(0, product).shape
-        tiles = self._tiles(group, slots, delta_rows(self._shared.dtype))
+        tiles = self._tiles(group, slots, DELTA_ROWS)
         firsts = self._pools.first_changes(product, num_changes)
 
         def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:

@@ -508,13 +508,7 @@ inline const char* keep(std::string text) {
 #define __shfl_sync(mask, value, source) emu::shuffle(__LINE__, mask, value, source)
 
 static float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
-static unsigned __byte_perm(unsigned low, unsigned high, unsigned which) {
-    uint64_t bytes = static_cast<uint64_t>(high) << 32 | low, found = 0;
-    for (int i = 0; i < 4; i++) found |= (bytes >> 8 * (which >> 4 * i & 7) & 0xff) << 8 * i;
-    return static_cast<unsigned>(found);
-}
 static int min(int a, int b) { return a < b ? a : b; }
-static int max(int a, int b) { return a < b ? b : a; }
 
 // In place of `tensor_core.cuh`, which says what these do. They order nothing, as on a device; what
 // they read of shared memory, the lane reads that gets it.
@@ -524,26 +518,13 @@ struct MatrixParts {
     unsigned left[4], right[2];
 };
 
-inline int exchange_rows(int line, const void* row) {
-    if (reinterpret_cast<uintptr_t>(row) % 16) fail("a row of a matrix must begin at a multiple of 16 bytes", line);
-    return exchange(line, ALL_LANES, row);
-}
-
 inline void load_matrices_at(int line, unsigned (&parts)[4], const void* row) {
-    int turn = exchange_rows(line, row), lane = lane_in_warp(*launch_now->current);
+    if (reinterpret_cast<uintptr_t>(row) % 16) fail("a row of a matrix must begin at a multiple of 16 bytes", line);
+    int turn = exchange(line, ALL_LANES, row), lane = lane_in_warp(*launch_now->current);
     for (int matrix = 0; matrix < 4; matrix++) {
         auto place = static_cast<const char*>(offered<const void*>(matrix * 8 + lane / 4, turn));
         std::memcpy(&parts[matrix], place + lane % 4 * 4, 4);
     }
-}
-
-inline void load_transposed_matrices_at(int line, unsigned (&parts)[4], const void* row) {
-    int turn = exchange_rows(line, row), lane = lane_in_warp(*launch_now->current);
-    for (int matrix = 0; matrix < 4; matrix++)
-        for (int odd = 0; odd < 2; odd++) {
-            auto place = static_cast<const char*>(offered<const void*>(matrix * 8 + lane % 4 * 2 + odd, turn));
-            std::memcpy(reinterpret_cast<char*>(&parts[matrix]) + 2 * odd, place + lane / 4 * 2, 2);
-        }
 }
 
 template <typename T>
@@ -574,6 +555,5 @@ struct MultiplyAdd {
 
 }  // namespace emu
 
-#define load_transposed_matrices(...) emu::load_transposed_matrices_at(__LINE__, __VA_ARGS__)
 #define load_matrices(...) emu::load_matrices_at(__LINE__, __VA_ARGS__)
 #define multiply_add emu::MultiplyAdd{__LINE__}.template add

@@ -8,7 +8,7 @@ from gpu_ops.grouped.kernel_file import Kernels
 from gpu_ops.grouped.masked_product import masked_product_
 from gpu_ops.grouped.scale import scale_
 from gpu_ops.grouped.segments import TileTable, tile_entries
-from gpu_ops.grouped.sparse_delta import add_sparse_delta_, sparse_pool
+from gpu_ops.grouped.sparse_delta import DELTA_ROWS, add_sparse_delta_, sparse_pool
 from gpu_ops.sparse_delta import sparse_weights
 from tests.gpu_ops.grouped.backend import emulated_backend
 
@@ -64,7 +64,7 @@ def test_inputs_that_the_sparse_kernel_would_place_outside(kernels: Kernels) -> 
     pool = sparse_pool(
         [sparse_weights(torch.tensor([35], dtype=torch.int32), None, (8, 36))], torch.float32
     )
-    tiles = TileTable(tile_entries([], 8, capacity=1), 8)
+    tiles = TileTable(tile_entries([], DELTA_ROWS, capacity=1), DELTA_ROWS)
 
-    with pytest.raises(ValueError, match="groups of 8, got 36 and 8"):
+    with pytest.raises(ValueError, match="groups of 8, got 36"):
         add_sparse_delta_(y, x, weight, pool, tiles, kernels)

@@ -3,7 +3,7 @@ import torch
 
 import gpu_ops.sparse_delta
 from gpu_ops.grouped.segments import TileTable, tile_entries
-from gpu_ops.grouped.sparse_delta import SparsePool, add_sparse_delta_, delta_rows, sparse_pool
+from gpu_ops.grouped.sparse_delta import DELTA_ROWS, SparsePool, add_sparse_delta_, sparse_pool
 from gpu_ops.sparse_delta import SparseWeights, changed_values, sparse_weights
 from tests.gpu_ops.grouped.backend import Backend, assert_same, normal
 from tests.gpu_ops.grouped.layouts import NUM_SLOTS, SHAPES, segments
@@ -33,8 +33,8 @@ def assert_kernel_is_reference(
     entries: torch.Tensor,
 ) -> None:
     """Add the sparse product by the reference and on the backend, and compare."""
-    expected, tile_rows = y.clone(), delta_rows(x.dtype)
-    add_sparse_delta_(expected, x, weight, pool, TileTable(entries, tile_rows))
+    expected = y.clone()
+    add_sparse_delta_(expected, x, weight, pool, TileTable(entries, DELTA_ROWS))
 
     found = backend.put(y)
     add_sparse_delta_(
@@ -42,7 +42,7 @@ def assert_kernel_is_reference(
         backend.put(x),
         backend.put(weight),
         SparsePool(*map(backend.put, pool)),
-        TileTable(backend.put(entries), tile_rows),
+        TileTable(backend.put(entries), DELTA_ROWS),
         backend.kernels,
     )
 
@@ -60,7 +60,7 @@ def test_kernel_is_its_reference(
     weight = normal(OUTPUTS, width, seed=2, dtype=dtype, scale=width**-0.5)
     pool = sparse_pool(deltas(width, 0.05), dtype)
     cut = [segment._replace(slot=slots.get(segment.slot, -1)) for segment in segments(num_rows)]
-    entries = tile_entries(cut, delta_rows(dtype), capacity=9)
+    entries = tile_entries(cut, DELTA_ROWS, capacity=9)
 
     assert_kernel_is_reference(backend, y, x, weight, pool, entries)
 
@@ -71,7 +71,7 @@ def test_a_wide_input_fits_in_shared_memory(backend: Backend) -> None:
     x, y = (normal(9, size, seed=0, dtype=torch.float32) for size in (num_in, OUTPUTS))
     weight = normal(OUTPUTS, num_in, seed=2, dtype=torch.float32)
     pool = sparse_pool(deltas(num_in, 0.002), torch.float32)
-    entries = tile_entries(segments(9), delta_rows(torch.float32), capacity=9)
+    entries = tile_entries(segments(9), DELTA_ROWS, capacity=9)
 
     assert_kernel_is_reference(backend, y, x, weight, pool, entries)
 
@@ -93,7 +93,7 @@ def test_reference_is_the_op_by_spans() -> None:
         [changed_values(delta, weight) for _, delta in own],
     )
 
-    tiles = TileTable(tile_entries(cut, 8, capacity=9), 8)
+    tiles = TileTable(tile_entries(cut, DELTA_ROWS, capacity=9), DELTA_ROWS)
     add_sparse_delta_(y, x, weight, sparse_pool(changes, torch.float32), tiles)
 
     assert_same(y, expected)

@@ -44,7 +44,9 @@ def plan_of(
     shared = DeviceBackbone.of(backbone, CPU, torch.float32)
     if pools is None:
         pools = TaskPools(backbone, shared, limit_bytes=0)
-    return plan_batch(batch, pools, shared, OnDevice(CPU, unit=unit, num_streams=num_streams))
+    plan = plan_batch(batch, pools, shared, OnDevice(CPU, unit=unit, num_streams=num_streams))
+    plan.tables.upload()
+    return plan
 
 
 def load(engine: Engine, *variants: str) -> list[LoadedTask]:
