@@ -55,7 +55,7 @@ class Kernel(Protocol):
     """An instance that can be launched: the part of `cupy.RawKernel` that is used."""
 
     max_dynamic_shared_size_bytes: int
-    """More than 48 KiB must be asked for before the launch that takes them."""
+    """At first 48 KiB less what the kernel has of static shared memory: more must be asked for."""
 
     def __call__(
         self, grid: Extent, block: Extent, args: Sequence[Argument], *, shared_mem: int = 0

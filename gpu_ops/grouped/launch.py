@@ -10,9 +10,6 @@ from gpu_ops.grouped.kernel_file import Argument, Extent, KernelFile, Kernels
 
 PACK_BYTES = 16
 """What a thread reads at once: rows of tensors are multiples of it, and begin at one."""
-UNASKED_SHARED_BYTES = 8 << 10
-"""More dynamic shared memory is asked for: with what a kernel has besides, up to 40 KiB, it may be
-more than the 48 KiB that a block gets without asking."""
 
 _CUDA = CudaKernels()
 
@@ -45,7 +42,8 @@ def launch(
         threads: Of a block.
         arguments: As in the kernel's signature; a tensor stands for its address, None for a null
             pointer.
-        shared_bytes: Dynamic shared memory of a block.
+        shared_bytes: Dynamic shared memory of a block; it is asked for where it is more than a
+            block gets by itself.
 
     Raises:
         TypeError: If there is no kernel for `dtype`.
@@ -61,7 +59,7 @@ def launch(
     if 0 in grid:
         return
     kernel = kernels.get(file, name)
-    if shared_bytes > max(UNASKED_SHARED_BYTES, kernel.max_dynamic_shared_size_bytes):
+    if shared_bytes > kernel.max_dynamic_shared_size_bytes:
         kernel.max_dynamic_shared_size_bytes = shared_bytes
     kernel(grid, (threads, 1, 1), [_address(a) for a in arguments], shared_mem=shared_bytes)
 

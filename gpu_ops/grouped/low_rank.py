@@ -36,7 +36,10 @@ FILE = KernelFile(
 THREADS = 128
 """Of a block that works by rows."""
 LARGE_TILE_BLOCKS = 256
-"""From which on large tiles are faster: small ones shrink and expand in one launch."""
+"""From which on large tiles are faster, measured at rank 8: small ones shrink and expand in one
+launch."""
+SMALL_TILE_BYTES = 36 << 10
+"""Shared memory of a small tile beside its ranks, as in the kernel."""
 EXPAND_OUTPUTS = 768
 """Of a block that works by small tiles, as in the kernel."""
 
@@ -108,7 +111,7 @@ def add_low_rank_(
                 (len(tiles), blocks, div_ceil(outputs, EXPAND_OUTPUTS)),
                 threads,
                 [y, x, pool.down, pool.up, tiles, *sizes, np.int32(num_in)],
-                shared_bytes=tile_rows * rank * x.dtype.itemsize,
+                shared_bytes=low_rank_shared_bytes(rank, x.dtype) - SMALL_TILE_BYTES,
             )
             return
         inner = x.new_empty(num_rows, ranks)
@@ -151,6 +154,11 @@ def add_low_rank_(
         THREADS,
         [y, inner, pool.up, groups, np.int32(rank), np.int32(blocks), np.int32(num_out)],
     )
+
+
+def low_rank_shared_bytes(rank: int, dtype: torch.dtype) -> int:
+    """Return the shared memory of a small tile: of high ranks not every device has it."""
+    return SMALL_TILE_BYTES + min(TILE_ROWS) * rank * dtype.itemsize
 
 
 def low_rank_work(

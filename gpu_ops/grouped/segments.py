@@ -1,7 +1,8 @@
 """Which rows belong to which slot, as the kernels read it: a slot per row, or tiles of rows.
 
 Both are made on the host, where a batch is put together, and copied to tensors on the device whose
-size never changes, so that a captured CUDA graph can be replayed for the next batch.
+size never changes, so that a captured CUDA graph can be replayed for the next batch. A worker makes
+them for many operators at once (`workers.grouped.segment_group`), equal to those made here.
 """
 
 from collections.abc import Sequence

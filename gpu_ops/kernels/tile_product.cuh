@@ -43,8 +43,8 @@ struct ShallowShape : TileShape<TILE_COLUMNS, 1> {
     static constexpr int BLOCKS = ROWS == 16 ? 8 : 3;
 };
 
-// Multiplies by FMAs, of any type. A thread has every 8th row and every 16th of 64 columns; where
-// there are fewer columns, all of them and more of the rows.
+// Multiplies by FMAs, of any type. Of 64 columns a thread has every 16th, and every 8th row; of 16
+// columns one, and every 2nd row.
 template <typename T, int ROWS, int COLUMNS, int STRIDE>
 struct PlainSums {
     static constexpr int ACROSS = COLUMNS < 64 ? COLUMNS / 16 : 4;
@@ -52,7 +52,7 @@ struct PlainSums {
     float sums[ROWS / ROW_STEP][ACROSS];
 
     static __device__ int first_row(int thread) { return thread / 16 % ROW_STEP; }
-    static __device__ int first_column(int thread) { return thread / (16 * ROW_STEP) * 64 + thread % 16; }
+    static __device__ int first_column(int thread) { return thread % 16; }
 
     __device__ void clear() {
         for (auto& row : sums)
@@ -185,7 +185,7 @@ __device__ void tile_product(const T* x, int x_stride, int num_rows, int first_c
     const auto weight_chunk = x_chunk + ROWS;
     const auto out = reinterpret_cast<float(*)[OUT_STRIDE<COLUMNS>]>(storage);  // when the chunks are done
 
-    // What a thread reads first: of every so manieth row and column the same pack. Behind the last
+    // What a thread reads first: of each AT_ONCE-th row and column the same pack. Behind the last
     // row, and the last column, the last one is read again: what comes of it is not taken.
     constexpr int AT_ONCE = THREADS / CHUNK_PACKS;
     const int own_row = thread / CHUNK_PACKS, own_k = thread % CHUNK_PACKS * PACK;

@@ -9,6 +9,7 @@ import torch
 
 from workers.grouped.batch_tables import BatchTables
 from workers.grouped.pass_sizes import PassSizes
+from workers.upload import upload
 
 RECTANGLE_TOKENS = 1 << 15
 """Of a rectangle, padding included: twice a pass (`MAX_PASS_TOKENS`). A bias of scores for each
@@ -76,7 +77,7 @@ class PackedRows:
             return self._tables[self._number]
         if self._offsets is None:
             ends = [0, *accumulate(self._lens)]
-            self._offsets = torch.tensor(ends, dtype=torch.int32, device=self._device)
+            self._offsets = upload(torch.tensor(ends, dtype=torch.int32), self._device)
         return self._offsets
 
     def rectangles(self) -> list[Rectangle]:
@@ -93,7 +94,9 @@ class PackedRows:
         is_token = places < lens[:, None]
         tokens = np.where(is_token, starts[:, None] + places, self._num_tokens)
         tables = (tokens, is_token, np.flatnonzero(is_token), tokens[is_token])
-        return Rectangle(numbers, *(torch.from_numpy(t).to(self._device) for t in tables))
+        return Rectangle(
+            numbers, *(upload(torch.from_numpy(table), self._device) for table in tables)
+        )
 
 
 def alike(row_lens: Sequence[int], max_tokens: int) -> list[list[int]]:

@@ -10,11 +10,12 @@ from gpu_ops.grouped.low_rank import (
     LARGE_TILE_BLOCKS,
     LowRankPool,
     add_low_rank_,
+    low_rank_shared_bytes,
     low_rank_work,
 )
 from gpu_ops.grouped.masked_product import masked_product_, masked_product_work
 from gpu_ops.grouped.operator_schedule import Work
-from gpu_ops.grouped.segments import TileTable
+from gpu_ops.grouped.segments import TILE_ROWS, TileTable
 from gpu_ops.grouped.sparse_delta import (
     DELTA_ROWS,
     SparsePool,
@@ -118,8 +119,11 @@ class PlacedOperators:
         if max(group.nums_tokens) <= FEW_ROWS:
             table, tile_rows = self.token_slots(group, slots), None
         else:
-            ranks = blocks * rank
-            table, tile_rows = self._product_tiles(group, slots, ranks, LARGE_TILE_BLOCKS)
+            tile_rows = group.tile_rows(blocks * rank, LARGE_TILE_BLOCKS)
+            limit = self._shared.block_bytes
+            if limit is not None and low_rank_shared_bytes(rank, self._shared.dtype) > limit:
+                tile_rows = max(TILE_ROWS)
+            table = self._tiles(group, slots, tile_rows).number
 
         def run(layer: int, y: torch.Tensor, x: torch.Tensor) -> None:
             factors = LowRankPool(pool.at(layer, "down"), pool.at(layer, "up"))

@@ -242,7 +242,7 @@ EMU_UNSEEN static void wait_in_block(int line) {
     leave_lane(false);
 }
 
-// Orders nothing: shuffles and fragments do not, on a device either.
+// Orders nothing: shuffles and matrices do not, on a device either.
 EMU_UNSEEN static void wait_in_warp(int line, unsigned mask = ALL_LANES) {
     Lane& lane = *launch_now->current;
     if (!(mask >> lane_in_warp(lane) & 1)) fail("the mask does not name the lane itself", line);

@@ -9,6 +9,7 @@ import torch
 from gpu_ops.grouped.kernel_file import Argument
 from tests.gpu_ops.emulator.emulated_kernels import (
     MAX_SHARED_BYTES,
+    UNASKED_SHARED_BYTES,
     KernelError,
     compiled,
     what_is_missing,
@@ -133,7 +134,7 @@ def test_a_missing_argument_is_an_error() -> None:
     [
         ((0, 1, 1), (32, 1, 1), 128, "no blocks"),
         ((1, 1, 1), (1025, 1, 1), 128, "1024 threads"),
-        ((1, 1, 1), (32, 1, 1), MAX_SHARED_BYTES + 1, "not asked for"),
+        ((1, 1, 1), (32, 1, 1), UNASKED_SHARED_BYTES + 1, "not asked for"),
     ],
 )
 def test_a_launch_that_a_device_refuses_is_an_error(
@@ -150,11 +151,15 @@ def test_dynamic_shared_memory_works_and_more_can_be_asked_for() -> None:
     """As on a device."""
     y = torch.zeros(32)
     dynamic = kernel(DYNAMIC)
-    dynamic.max_dynamic_shared_size_bytes = 2 * MAX_SHARED_BYTES
+    args: list[Argument] = [y.data_ptr(), np.float32(2)]
+    dynamic.max_dynamic_shared_size_bytes = MAX_SHARED_BYTES
 
-    dynamic((1, 1, 1), (32, 1, 1), [y.data_ptr(), np.float32(2)], shared_mem=2 * MAX_SHARED_BYTES)
+    dynamic((1, 1, 1), (32, 1, 1), args, shared_mem=MAX_SHARED_BYTES)
 
     assert y.equal(torch.arange(62.0, -2.0, -2.0))
+    dynamic.max_dynamic_shared_size_bytes = MAX_SHARED_BYTES + 1
+    with pytest.raises(KernelError, match="no device has"):
+        dynamic((1, 1, 1), (32, 1, 1), args, shared_mem=MAX_SHARED_BYTES + 1)
 
 
 def test_a_source_that_does_not_compile_says_where() -> None:

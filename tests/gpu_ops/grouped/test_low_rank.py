@@ -58,14 +58,20 @@ def test_kernel_is_its_reference(
     assert_same(found, expected)
 
 
-def test_small_tiles_of_a_wide_product(backend: Backend) -> None:
-    """More outputs than a block has: each shrinks for itself, and to more than 16 ranks."""
-    num_out = EXPAND_OUTPUTS + 72
+@pytest.mark.parametrize(
+    ("rank", "outputs"),
+    [
+        pytest.param(24, EXPAND_OUTPUTS + 72, id="more outputs than a block has"),
+        pytest.param(264, 72, id="ranks that take memory which must be asked for"),
+    ],
+)
+def test_small_tiles_of_a_wide_product(backend: Backend, rank: int, outputs: int) -> None:
+    """Each block of outputs shrinks for itself, and to 16 ranks at a time."""
     x = normal(33, 136, seed=3, dtype=torch.bfloat16)
-    y = normal(33, 2 * num_out, seed=4, dtype=torch.bfloat16)
+    y = normal(33, 2 * outputs, seed=4, dtype=torch.bfloat16)
     pool = LowRankPool(
-        normal(NUM_SLOTS, 2 * 24, 136, seed=1, dtype=torch.bfloat16, scale=136**-0.5),
-        normal(NUM_SLOTS, 2 * num_out, 24, seed=2, dtype=torch.bfloat16),
+        normal(NUM_SLOTS, 2 * rank, 136, seed=1, dtype=torch.bfloat16, scale=136**-0.5),
+        normal(NUM_SLOTS, 2 * outputs, rank, seed=2, dtype=torch.bfloat16, scale=rank**-0.5),
     )
     entries = tile_entries(segments(33), 16, capacity=7)
     expected = y.clone()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from gpu_ops.grouped.low_rank import low_rank_shared_bytes
 from gpu_ops.grouped.operator_schedule import Work, intensity
 from tasks.pets.adapter import Adapter
 from tasks.pets.combined import Combined
@@ -36,12 +37,13 @@ def plan_of(
     unit: OperatorUnit = "grouped",
     num_streams: int = 1,
     pools: TaskPools | None = None,
+    block_bytes: int | None = None,
 ) -> BatchPlan:
     """Plan a batch of a row of each task, by default with pools of its own."""
     backbone = engine.backbone
     rows = [EngineRow(task, token_ids(1, NUM_TOKENS)) for task in tasks]
     batch = pack(rows, execution_order(rows), backbone.shape, backbone.num_token_types)
-    shared = DeviceBackbone.of(backbone, CPU, torch.float32)
+    shared = replace(DeviceBackbone.of(backbone, CPU, torch.float32), block_bytes=block_bytes)
     if pools is None:
         pools = TaskPools(backbone, shared, limit_bytes=0)
     plan = plan_batch(batch, pools, shared, OnDevice(CPU, unit=unit, num_streams=num_streams))
@@ -58,6 +60,26 @@ def load(engine: Engine, *variants: str) -> list[LoadedTask]:
 def numbers(plan: BatchPlan, product: Product) -> list[int]:
     """Return how many operators each stream has behind a product."""
     return [len(stream) for stream in plan.changes[product]]
+
+
+@pytest.mark.parametrize(("spare_bytes", "tile_rows"), [(0, 16), (-1, 64)])
+def test_ranks_that_small_tiles_have_no_memory_for_go_by_large_ones(
+    small_engine: Engine, spare_bytes: int, tile_rows: int
+) -> None:
+    """Of a device that gives a block too little, by a byte."""
+    plan = plan_of(
+        small_engine,
+        load(small_engine, "lora"),
+        block_bytes=low_rank_shared_bytes(8, torch.float32) + spare_bytes,
+    )
+
+    launches = [one.launches for of in plan.changes.values() for stream in of for one in stream]
+
+    assert launches
+    for launched in launches:
+        assert isinstance(launched, tuple)
+        assert launched[0] == "low_rank"
+        assert launched[3] == tile_rows
 
 
 def test_operators_whose_rows_do_not_meet_are_dealt_over_streams(small_engine: Engine) -> None:
