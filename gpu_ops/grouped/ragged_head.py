@@ -37,17 +37,18 @@ def head_pool(heads: Sequence[HeadWeights]) -> HeadPool:
     layers = [(h.weight, h.bias) for h in heads if h.weight is not None and h.bias is not None]
     if len(layers) < len(heads):
         raise ValueError("a head without an output layer has nothing to put into a pool")
-    weights = _joined([weight for weight, _ in layers])
+    weights = side_by_side([weight for weight, _ in layers])
     counts = torch.tensor([len(bias) for _, bias in layers], dtype=torch.int32)
     return HeadPool(
         weights,
-        _joined([bias for _, bias in layers]),
+        side_by_side([bias for _, bias in layers]),
         (counts.cumsum(0, dtype=torch.int32) - counts).to(weights.device),
         counts.to(weights.device),
     )
 
 
-def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+def side_by_side(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return tasks' tensors as one; of a task alone it may be hundreds of megabytes, not copied."""
     return torch.cat(list(parts)) if len(parts) > 1 else parts[0].contiguous()
 
 

@@ -87,14 +87,9 @@ def _launch(
         upload(joined, vectors.device), [len(table) for table in tables]
     )
     pool = grouped.HeadPool(
-        _side_by_side([layer.weight for layer in layers]),
-        _side_by_side([layer.bias for layer in layers]),
+        grouped.side_by_side([layer.weight for layer in layers]),
+        grouped.side_by_side([layer.bias for layer in layers]),
         first_label,
         num_labels,
     )
     return grouped.ragged_head(vectors, pool, slots, int(nums_labels.max()), kernels)
-
-
-def _side_by_side(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return tasks' tensors as one; of a task alone it may be hundreds of megabytes, not copied."""
-    return torch.cat(list(parts)) if len(parts) > 1 else parts[0].contiguous()

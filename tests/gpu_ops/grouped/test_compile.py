@@ -79,6 +79,15 @@ def test_a_spill_would_be_seen() -> None:
     assert int(used["stores"]) > 0
 
 
+def test_kernels_need_no_header_that_a_worker_lacks() -> None:
+    """Those of number types come with torch; others would only be found beside the tests."""
+    sources = [path.read_text() for path in KERNELS.glob("*.cu*")]
+
+    included = set(re.findall(r"#include <(.+)>", "".join(sources)))
+
+    assert included == {"cuda_bf16.h", "cuda_fp16.h"}
+
+
 def test_every_source_belongs_to_an_operator() -> None:
     """A kernel that nobody names would never be compiled here."""
     assert {path.stem for path in KERNELS.glob("*.cu")} == {file.name for file in kernel_files()}
