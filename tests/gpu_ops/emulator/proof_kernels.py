@@ -32,7 +32,9 @@ extern "C" __global__ void two_tiles(float* y, const float* x) {
 MATRIX = """
 #include "tensor_core.cuh"
 extern "C" __global__ void matrix(float* y, const __half* a, const __half* b) {
-    __shared__ __align__(16) __half left[16 * 16], right[16 * 16];
+    __shared__ __align__(16) unsigned char tiles[2][512];
+    __half* left = reinterpret_cast<__half*>(tiles[0]);
+    __half* right = reinterpret_cast<__half*>(tiles[1]);
     __shared__ float out[16 * 20];
     const int lane = threadIdx.x, eighth = lane % 8, odd = lane / 8 % 2 * 8, second = lane / 16 * 8;
     for (int i = lane; i < 256; i += 32) left[i] = a[i], right[i] = b[i];
