@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from gpu_ops.upload import upload
+
 
 def mean_pool(hidden_states: torch.Tensor, row_lens: Sequence[int]) -> torch.Tensor:
     """Return the mean over all tokens of each row, [CLS] and [SEP] included.
@@ -16,7 +18,7 @@ def mean_pool(hidden_states: torch.Tensor, row_lens: Sequence[int]) -> torch.Ten
         Shape (num_rows, hidden).
     """
     num_tokens = sum(row_lens)
-    lengths = _on_device_of(hidden_states, row_lens)
+    lengths = upload(torch.tensor(row_lens, dtype=torch.int64), hidden_states.device)
     # unsafe: without a look at the lengths, for which the host would wait.
     return torch.segment_reduce(
         hidden_states[:num_tokens], "mean", lengths=lengths, axis=0, unsafe=True
@@ -33,9 +35,5 @@ def first_token_pool(hidden_states: torch.Tensor, row_starts: Sequence[int]) -> 
     Returns:
         Shape (num_rows, hidden).
     """
-    return hidden_states.index_select(0, _on_device_of(hidden_states, row_starts))
-
-
-def _on_device_of(hidden_states: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:
-    made = torch.tensor(numbers, dtype=torch.int64)
-    return made.to(hidden_states.device, non_blocking=True)
+    starts = upload(torch.tensor(row_starts, dtype=torch.int64), hidden_states.device)
+    return hidden_states.index_select(0, starts)

@@ -32,6 +32,7 @@ from workers.packed_batch import (
     check_rows,
     execution_order,
     pack,
+    tasks_of,
 )
 from workers.precision import Precision
 from workers.row_outputs import row_outputs
@@ -116,7 +117,7 @@ class Engine:
         if not rows:
             return []
         check_rows(rows, self.backbone.shape)
-        for task in {id(row.task): row.task for row in rows}.values():
+        for task in tasks_of(rows).values():
             if task.backbone_digest != self.backbone.digest:
                 raise ValueError(
                     f"task {task.description.name} was loaded for another backbone than "

@@ -20,11 +20,11 @@ import torch
 from numpy.typing import NDArray
 
 from gpu_ops.spans import Span
+from gpu_ops.upload import upload
 from tasks.backbone_shape import BackboneShape
 from workers.embedding_ops import PromptVectors
 from workers.errors import RowError
 from workers.loaded_task import LoadedTask
-from workers.upload import upload
 
 ROUND_TOKENS_TO = 16
 
@@ -73,6 +73,11 @@ class PackedBatch:
     """Of each row, its number among the rows that were asked for."""
 
 
+def tasks_of(rows: Sequence[EngineRow]) -> dict[int, LoadedTask]:
+    """Return each task of the rows once, by its id, in the order in which they come."""
+    return {id(row.task): row.task for row in rows}
+
+
 def check_rows(rows: Sequence[EngineRow], shape: BackboneShape) -> None:
     """Refuse rows that would read past a table of the backbone.
 
@@ -84,7 +89,7 @@ def check_rows(rows: Sequence[EngineRow], shape: BackboneShape) -> None:
         RowError: If one is empty, longer than the backbone has positions, or has a token id
             outside the vocabulary.
     """
-    tasks = {id(row.task): row.task for row in rows}
+    tasks = tasks_of(rows)
     num_positions = {
         key: shape.max_positions - task.level.pet.reserved_positions()
         for key, task in tasks.items()
@@ -101,7 +106,7 @@ def check_rows(rows: Sequence[EngineRow], shape: BackboneShape) -> None:
 
 def execution_order(rows: Sequence[EngineRow]) -> list[int]:
     """Return the numbers of the rows by kind of PET, then task; the same for equal rows."""
-    tasks = {id(row.task): row.task for row in rows}
+    tasks = tasks_of(rows)
     places = {
         key: (task.level.pet.kind, task.description.name, task.description.revision)
         for key, task in tasks.items()

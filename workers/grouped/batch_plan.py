@@ -207,7 +207,7 @@ class _Planner:
             # which graph the batch is.
             return [[own.operator for own in operators]]
         chains = _chains(operators)
-        intensities = [intensity(chain.work()) for chain in chains]
+        intensities = [intensity(one.work()) for one in chains]
         return deal(chains, intensities, self._how.num_streams)
 
     def _users(self, has: Callable[[TaskForm], bool]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from workers.upload import upload
+from gpu_ops.upload import upload
 
 
 class BatchTables:

@@ -12,8 +12,8 @@ import gpu_ops.grouped.ragged_head as grouped
 from gpu_ops.grouped.kernel_file import Kernels
 from gpu_ops.ragged_head import HeadWeights, ragged_head
 from gpu_ops.spans import Span
+from gpu_ops.upload import upload
 from workers.power_of_two import power_of_two
-from workers.upload import upload
 
 FEW_LABELS = 256
 """Up to which all heads are one launch: so many logits are no more than a token's hidden states."""

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from gpu_ops.upload import upload
 from workers.grouped.batch_tables import BatchTables
 from workers.grouped.pass_sizes import PassSizes
-from workers.upload import upload
 
 RECTANGLE_TOKENS = 1 << 15
 """Of a rectangle, padding included: twice a pass (`MAX_PASS_TOKENS`). A bias of scores for each
