@@ -3,9 +3,10 @@
     python benchmarks/bench_products.py [--json] [--repeats 9]
 
 For each shape of MiniLM-L6 and BERT-base and several numbers of rows, float32, on one thread, in
-its CPU time; the back ends run in turns, and figures are ratios of their least times. `changed`:
-the product with a mask of 5 % in the weight; `patched`: the same by way of a copy of the weight
-that takes on the change.
+its CPU time; the back ends run in turns, and figures are ratios of their least times. `masks` and
+`diffs`: the compiled product where every 64 rows are a task's, with 5 % of the weights dropped or
+0.5 % added to; `patched`: the masks by way of a copy of the weight that takes on one after the
+other, and a product of each task's rows.
 """
 
 import argparse
@@ -19,7 +20,8 @@ import torch
 from gpu_ops.compiled.library import load
 from gpu_ops.compiled.product import CompiledProduct
 from gpu_ops.compiled.sparse_delta import CompiledSparseDelta
-from gpu_ops.sparse_delta import sparse_weights
+from gpu_ops.spans import Span
+from gpu_ops.sparse_delta import SparseWeights, sparse_weights
 from petstream.benchmarks.document import make_document
 from workers.linear_backends import right_back_ends
 from workers.way_timing import least_us
@@ -30,8 +32,9 @@ SHAPES = (
 )
 """(out, in): query, key and value; attention output; both of the feed-forward layer."""
 NUM_ROWS = (16, 64, 256, 1024)
-DROPPED = 0.05
-"""Share of the weight, as a mask drops."""
+TASK_ROWS = 64
+MASK, DIFF = 0.05, 0.005
+"""Shares of the weight that they change."""
 
 
 def ways(num_out: int, num_in: int, num_rows: int) -> dict[str, Callable[[], object]]:
@@ -41,19 +44,38 @@ def ways(num_out: int, num_in: int, num_rows: int) -> dict[str, Callable[[], obj
     compiled, patch = CompiledProduct(library), CompiledSparseDelta(library).patch_weight
     weight, bias = torch.randn(num_out, num_in) / num_in**0.5, torch.randn(num_out)
     x, packed = torch.randn(num_rows, num_in), compiled.packed(weight, bias)
-    places = torch.arange(0, weight.numel(), round(1 / DROPPED), dtype=torch.int32)
-    delta = sparse_weights(places, None, (num_out, num_in))
+    starts = range(0, num_rows, TASK_ROWS)
+    spans = [Span(start, min(start + TASK_ROWS, num_rows)) for start in starts]
+    masks, diffs = (
+        [change(weight, share, number) for number in range(len(spans))] for share in (MASK, DIFF)
+    )
     copy = torch.empty_like(weight)
 
-    def patched() -> torch.Tensor:
-        return compiled(x, patch(weight, delta, copy), bias)
+    def patched() -> None:
+        for (start, end), mask in zip(spans, masks, strict=True):
+            compiled(x[start:end], patch(weight, mask, copy), bias)
 
     back_ends = right_back_ends(weight, bias, compiled)
     return {
         **{str(name): partial(linear, x) for name, linear in back_ends.items()},
-        "changed": partial(packed.changed, x, delta),
+        "masks": partial(packed.with_changes, x, spans, masks),
+        "diffs": partial(packed.with_changes, x, spans, diffs),
         "patched": patched,
     }
+
+
+def change(weight: torch.Tensor, share: float, number: int) -> SparseWeights:
+    """Return a task's change of some of the weights, evenly spread; a mask if it is of a mask's.
+
+    Args:
+        weight: Shape (out, in).
+        share: Of the weights.
+        number: The task's; others change other weights.
+    """
+    step = round(1 / share)
+    places = torch.arange(number % step, weight.numel(), step, dtype=torch.int32)
+    values = None if share == MASK else torch.ones(len(places), dtype=torch.float16)
+    return sparse_weights(places, values, (len(weight), weight.shape[1]))
 
 
 def main() -> None:

@@ -1,12 +1,13 @@
 """The matrix products that all tasks share, and the weights of those tasks that change them.
 
 A task's sparse change of a weight (mask, diff) is a sparse product beside the shared one, or is
-written into a copy of the weight that multiplies that task's rows; which is faster depends on how
-many rows it has. A dense change always is. The copies of the changes that are used most are kept.
+written into a copy of the weight that multiplies that task's rows: of the whole weight, or within
+the shared product of a panel at a time, where that is compiled. Which is faster depends on how many
+rows the task has. A dense change always is written into a copy. The copies of the changes that are
+used most are kept, where they are faster still.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 
@@ -148,16 +149,18 @@ class SharedProducts:
         Returns:
             Shape (num_tokens, out), likewise.
         """
-        changed: list[tuple[Span, Linear]] = []
+        apart: list[tuple[Span, Linear]] = []
+        within: list[tuple[Span, SparseWeights]] = []
         beside: list[tuple[Span, SparseWeights]] = []
         copy = PatchedCopy(self._weights[place], operators.patch_weight)
         for span, ops in tasks:
-            linear = self._changed_linear(place, span.num_rows, ops, copy, operators)
-            if linear is not None:
-                changed.append((span, linear))
+            own = self._own_linear(place, span.num_rows, ops, copy, operators)
+            if own is not None:
+                apart.append((span, own))
             elif ops.sparse is not None:
-                beside.append((span, ops.sparse.weights))
-        y = _by_spans(self._linears[place], x, changed)
+                is_within = span.num_rows >= ops.sparse.patch_from_rows
+                (within if is_within else beside).append((span, ops.sparse.weights))
+        y = _by_spans(self._linears[place], x, apart, within)
         operators.add_sparse_delta_(
             y,
             x,
@@ -167,7 +170,7 @@ class SharedProducts:
         )
         return y
 
-    def _changed_linear(
+    def _own_linear(
         self,
         place: Place,
         num_rows: int,
@@ -175,7 +178,7 @@ class SharedProducts:
         copy: PatchedCopy,
         operators: Operators,
     ) -> Linear | None:
-        """Return the product with a task's own weight, or None if it has none or needs none.
+        """Return the product with a task's own weight; None if its rows are among all others'.
 
         What it returns is called once, before another task's.
         """
@@ -193,39 +196,64 @@ class SharedProducts:
                 kept = self._merged.product_of(ops.sparse, num_bytes, merge)
                 if kept is not None:
                     return kept
-            if num_rows < ops.sparse.patch_from_rows:
+            is_among_others = isinstance(self._linears[place], PackedProduct)
+            if is_among_others or num_rows < ops.sparse.patch_from_rows:
                 return None
-            shared = self._linears[place]
-            if isinstance(shared, PackedProduct):
-                return partial(shared.changed, delta=ops.sparse.weights)
         multiply = choice.unpacked_linear.op
         return lambda x: multiply(x, copy.with_changes(ops).to(self._dtype), bias)
 
 
 def _by_spans(
-    linear: Linear, x: torch.Tensor, changed: Sequence[tuple[Span, Linear]]
+    shared: Linear,
+    x: torch.Tensor,
+    apart: Sequence[tuple[Span, Linear]],
+    within: Sequence[tuple[Span, SparseWeights]],
 ) -> torch.Tensor:
-    """Multiply the given spans by weights of their own, the rest by the shared one.
+    """Multiply the spans apart by weights of their own, the rest by the shared one.
 
     The rest is one product: to copy its rows together costs less than to read the weight again.
+
+    Args:
+        shared: The product with the shared weight.
+        x: Shape (num_tokens, in).
+        apart: Ascending.
+        within: Changes of the shared weight, which is packed then; ascending.
+
+    Returns:
+        Shape (num_tokens, out).
     """
-    if not changed:
-        return linear(x)
-    starts = [0, *(span.end for span, _ in changed)]
-    ends = [*(span.start for span, _ in changed), len(x)]
+    if not apart:
+        return _among_others(shared, x, within)
+    starts = [0, *(span.end for span, _ in apart)]
+    ends = [*(span.start for span, _ in apart), len(x)]
     rest = [slice(*ends) for ends in zip(starts, ends, strict=True) if ends[0] < ends[1]]
     y: torch.Tensor | None = None
     if rest:
         parts = [x[rows] for rows in rest]
-        product = linear(parts[0] if len(parts) == 1 else torch.cat(parts))
+        moved = [(_without(span, apart), delta) for span, delta in within]
+        product = _among_others(shared, parts[0] if len(parts) == 1 else torch.cat(parts), moved)
         y = product.new_empty(len(x), product.shape[1])
         of_rest = torch.split(product, [rows.stop - rows.start for rows in rest])
         for rows, part in zip(rest, of_rest, strict=True):
             y[rows] = part
-    for (start, end), own in changed:
+    for (start, end), own in apart:
         part = own(x[start:end])
         if y is None:
             y = part.new_empty(len(x), part.shape[1])
         y[start:end] = part
     assert y is not None
     return y
+
+
+def _among_others(
+    shared: Linear, x: torch.Tensor, within: Sequence[tuple[Span, SparseWeights]]
+) -> torch.Tensor:
+    if not isinstance(shared, PackedProduct):
+        return shared(x)
+    return shared.with_changes(x, [span for span, _ in within], [delta for _, delta in within])
+
+
+def _without(span: Span, apart: Sequence[tuple[Span, Linear]]) -> Span:
+    """Return where a span stands once those apart have left."""
+    num_left = sum(other.num_rows for other, _ in apart if other.start < span.start)
+    return Span(span.start - num_left, span.end - num_left)

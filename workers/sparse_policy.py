@@ -1,11 +1,12 @@
 """From how many rows on a sparse change is cheaper in a copy of the weight than beside it.
 
-A sparse product costs time by the row; a patched copy costs the same for any number of rows, and
-takes the task's rows out of the shared product, where each costs what a row costs among many.
-Where the two meet depends on the processor and on how dense the change is. It is measured before
-the engine serves, at two densities for each shape of weight: a measurement takes some 100 ms of a
-core, which a task that is added while others are served must not cost them. All costs are linear
-in the number of changes, so two densities tell of all.
+A sparse product costs time by the row; a patched copy costs the same for any number of rows. One of
+the whole weight takes the task's rows out of the shared product, too, where each costs what a row
+costs among many; one of a panel at a time, within the compiled product, does not. Where they meet
+depends on the processor and on how dense the change is. It is measured before the engine serves, at
+two densities for each shape of weight: a measurement takes some 100 ms of a core, which a task that
+is added while others are served must not cost them. All costs are linear in the number of changes,
+so two densities tell of all.
 """
 
 from collections.abc import Iterable
@@ -54,7 +55,7 @@ class BreakEvens(NamedTuple):
     patch_from_rows: int
     """A copy of the weight, patched for this use."""
     keep_from_rows: int
-    """A copy that was patched before."""
+    """A copy that was patched before, faster than either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +99,12 @@ class SparsePolicy:
         """
         thin, dense = self._measured[shape, delta.values is None]
         share = (delta.num_changed - thin.num_changed) / (dense.num_changed - thin.num_changed)
+        patched = _between(thin.patched, dense.patched, share)
+        kept = _between(thin.kept, dense.kept, share)
+        over_patched = Gains(*(one - other for one, other in zip(kept, patched, strict=True)))
         return BreakEvens(
-            max(FEW_ROWS, _between(thin.patched, dense.patched, share).break_even_rows()),
-            max(FEW_ROWS, _between(thin.kept, dense.kept, share).break_even_rows()),
+            max(FEW_ROWS, patched.break_even_rows()),
+            max(FEW_ROWS, kept.break_even_rows(), over_patched.break_even_rows()),
         )
 
 
@@ -127,25 +131,58 @@ def _measured(
     )
     if compiled:
         name = f"{name} of {operators.library}"
-    linear, bias, unpacked = product.linear, product.bias, product.unpacked.op
 
-    def patched(x: torch.Tensor) -> torch.Tensor:
-        if isinstance(linear, PackedProduct):
-            return linear.changed(x, delta)
-        copy = operators.patch_weight(weight, delta, torch.empty_like(weight))
-        return unpacked(x, copy.to(bias.dtype), bias)
-
-    def gains(way: Linear) -> dict[str, float]:
-        return _gains(way, product, delta, operators)._asdict()
+    def gains(is_kept: bool) -> dict[str, float]:
+        if not is_kept and isinstance(product.linear, PackedProduct):
+            return _gains_within(product.linear, product, delta, operators)._asdict()
+        way = product.linear if is_kept else _patched(product, delta, operators)
+        return _gains_apart(way, product, delta, operators)._asdict()
 
     return _Measured(
         delta.num_changed,
-        Gains.of(figures.measured(f"{name}, patched", partial(gains, patched))),
-        Gains.of(figures.measured(f"{name}, kept", partial(gains, linear))),
+        Gains.of(figures.measured(f"{name}, patched", partial(gains, is_kept=False))),
+        Gains.of(figures.measured(f"{name}, kept", partial(gains, is_kept=True))),
     )
 
 
-def _gains(
+def _patched(product: SharedProduct, delta: SparseWeights, operators: Operators) -> Linear:
+    """Return the product with a copy of the weight that is patched each time."""
+    weight, bias = product.weight, product.bias
+
+    def multiply(x: torch.Tensor) -> torch.Tensor:
+        copy = operators.patch_weight(weight, delta, torch.empty_like(weight))
+        return product.unpacked.op(x, copy.to(bias.dtype), bias)
+
+    return multiply
+
+
+def _gains_within(
+    linear: PackedProduct, product: SharedProduct, delta: SparseWeights, operators: Operators
+) -> Gains:
+    """Return what is gained by patching panels of the shared product over a product beside it."""
+
+    def beside(x: torch.Tensor) -> None:
+        add = operators.add_sparse_delta_
+        add(linear(x), x, [Span(0, len(x))], [delta], product.weight)
+
+    def within(x: torch.Tensor) -> None:
+        linear.with_changes(x, [Span(0, len(x))], [delta])
+
+    num_in = product.weight.shape[1]
+    few, many = (torch.randn(rows, num_in) for rows in (FEW_ROWS, MANY_ROWS))
+    us = least_us(
+        {
+            "beside few": partial(beside, few),
+            "within few": partial(within, few),
+            "beside many": partial(beside, many),
+            "within many": partial(within, many),
+        },
+        _REPEATS,
+    )
+    return Gains(us["beside few"] - us["within few"], us["beside many"] - us["within many"])
+
+
+def _gains_apart(
     way: Linear, product: SharedProduct, delta: SparseWeights, operators: Operators
 ) -> Gains:
     """Return what is gained by a product of the task's own rows, which leave the shared one.

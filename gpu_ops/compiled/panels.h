@@ -8,6 +8,22 @@ constexpr int PANEL = PANEL_VECTORS * LANES;  // columns
 
 inline int64_t rounded_up(int64_t count, int64_t to) { return (count + to - 1) / to * to; }
 
+// Tiles of at most TILE_ROWS that share rows evenly: one of few rows takes as long as one of more.
+class Tiles {
+  public:
+    Tiles() = default;
+    explicit Tiles(int64_t rows)
+        : count_((rows + TILE_ROWS - 1) / TILE_ROWS),
+          least_(count_ > 0 ? rows / count_ : 0),
+          larger_(rows - least_ * count_) {}
+
+    int64_t count() const { return count_; }
+    int64_t rows_of(int64_t tile) const { return least_ + (tile < larger_); }
+
+  private:
+    int64_t count_, least_, larger_;
+};
+
 // sums[ROWS, VECTORS * LANES] += a b[depth, PANEL], of b the first VECTORS. a(k, i): row i at depth k.
 template <int ROWS, int VECTORS, typename A>
 INLINE void add_panel(const A& a, const float* b, int64_t depth, Floats (&sums)[ROWS][VECTORS]) {

@@ -1,9 +1,12 @@
 """The product of all tasks' rows with the shared weight, compiled: x W^T + b in float32."""
 
+from collections.abc import Sequence
+
 import torch
 
 from gpu_ops.compiled.library import POINTER, SIZE, Library, check_float32
-from gpu_ops.compiled.sparse_change import CHANGE, ChangeArguments
+from gpu_ops.compiled.sparse_change import ChangeArguments
+from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import SparseWeights
 
 _OPERANDS = (POINTER, SIZE, SIZE, POINTER, POINTER, SIZE)
@@ -23,12 +26,8 @@ class CompiledProduct:
         self._scratch = library.function("product_scratch", SIZE, SIZE, result=SIZE)
         self._multiply = library.function("product", *_OPERANDS, POINTER, POINTER)
         self.packed_scratch = library.function("product_packed_scratch", SIZE, SIZE, result=SIZE)
-        self.multiply_packed = library.function("product_packed", *_OPERANDS, POINTER, POINTER)
-        self.changed_scratch = library.function(
-            "product_changed_scratch", SIZE, SIZE, SIZE, result=SIZE
-        )
-        self.multiply_changed = library.function(
-            "product_changed", *_OPERANDS, *CHANGE, POINTER, POINTER
+        self.multiply_packed = library.function(
+            "product_packed", *_OPERANDS, SIZE, POINTER, POINTER, POINTER
         )
         self.change_arguments = ChangeArguments()
 
@@ -80,38 +79,29 @@ class PackedProduct:
         Args:
             x: Shape (rows, in), float32.
         """
-        x = x.contiguous()
-        check_float32(x)
-        (rows, num_in), y = x.shape, x.new_empty(len(x), len(self._bias))
-        scratch = torch.empty(self._product.packed_scratch(rows, num_in))
-        self._product.multiply_packed(*self._operands(x), *(y.data_ptr(), scratch.data_ptr()))
-        return y
+        return self.with_changes(x, (), ())
 
-    def changed(self, x: torch.Tensor, delta: SparseWeights) -> torch.Tensor:
-        """Return x (W + delta)^T + b, shape (rows, out).
+    def with_changes(
+        self, x: torch.Tensor, spans: Sequence[Span], deltas: Sequence[SparseWeights]
+    ) -> torch.Tensor:
+        """Return x W^T + b with each task's change of W in its rows, shape (rows, out).
 
-        The change is written into a copy of a panel of W just before that is used: no copy of the
-        weight is made.
+        A change is written into a copy of a panel of W, which multiplies the task's rows, and
+        taken back: no copy of the weight is made, and W is read once for all tasks.
 
         Args:
             x: Shape (rows, in), float32.
-            delta: A change of the weight.
+            spans: Disjoint, ascending.
+            deltas: One per span, changes of the weight.
         """
         x = x.contiguous()
         check_float32(x)
-        num_out = len(self._bias)
-        (rows, num_in), y = x.shape, x.new_empty(len(x), num_out)
-        scratch = torch.empty(self._product.changed_scratch(rows, num_in, num_out))
-        self._product.multiply_changed(
-            *self._operands(x),
-            *self._product.change_arguments(delta),
-            *(y.data_ptr(), scratch.data_ptr()),
+        (rows, num_in), num_out = x.shape, len(self._bias)
+        tasks = self._product.change_arguments.of_rows(spans, deltas)
+        y = x.new_empty(rows, num_out)
+        scratch = torch.empty(self._product.packed_scratch(num_in, num_out))
+        self._product.multiply_packed(
+            *(x.data_ptr(), rows, num_in, self._panels.data_ptr(), self._bias.data_ptr(), num_out),
+            *(len(spans), tasks.buffer_info()[0], y.data_ptr(), scratch.data_ptr()),
         )
         return y
-
-    def _operands(self, x: torch.Tensor) -> tuple[int, ...]:
-        rows, num_in = x.shape
-        return (
-            *(x.data_ptr(), rows, num_in),
-            *(self._panels.data_ptr(), self._bias.data_ptr(), len(self._bias)),
-        )

@@ -1,8 +1,11 @@
 """A sparse change as compiled operators take it: addresses, and bytes of an element."""
 
+from array import array
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 from gpu_ops.compiled.library import POINTER, SIZE, check_contiguous
+from gpu_ops.spans import Span
 from gpu_ops.sparse_delta import SparseWeights
 
 POSITIONS = (POINTER, SIZE, POINTER, SIZE)
@@ -28,6 +31,21 @@ class ChangeArguments:
         if known is None:
             known = self._known[delta] = _arguments(delta)
         return known
+
+    def of_rows(self, spans: Sequence[Span], deltas: Sequence[SparseWeights]) -> "array[int]":
+        """Return each task's rows and change, as `ChangedRows` in C++: eight integers of each.
+
+        Args:
+            spans: Its rows.
+            deltas: One per span.
+
+        Raises:
+            ValueError: As of one change, or if there are not as many as spans.
+        """
+        tasks = array("q")
+        for (start, end), delta in zip(spans, deltas, strict=True):
+            tasks.extend((start, end, *self(delta)))
+        return tasks
 
 
 def _arguments(delta: SparseWeights) -> Arguments:

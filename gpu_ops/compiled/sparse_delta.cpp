@@ -181,19 +181,9 @@ int64_t outputs_in_block(int64_t num_in) {
     return outputs < LANES ? LANES : outputs;
 }
 
-struct Given {
-    int64_t start, end;
-    const void* columns;
-    int64_t column_bytes;
-    const void* offsets;
-    int64_t offset_bytes;
-    const void* values;
-    int64_t value_bytes;
-};
-
 template <typename T>
 void multiply(T* y, const T* x, const float* weight, int64_t num_out, int64_t num_in, int64_t num_tasks,
-              const Given* given, float* scratch) {
+              const ChangedRows* given, float* scratch) {
     const int64_t block = outputs_in_block(num_in);
     float* const packed = scratch + 2 * block * num_in;
     const Expanded expanded{reinterpret_cast<int32_t*>(scratch), scratch + block * num_in};
@@ -203,16 +193,14 @@ void multiply(T* y, const T* x, const float* weight, int64_t num_out, int64_t nu
         multiply_together(tasks, num_together, weight, num_out, num_in, block, expanded);
         num_together = num_vectors = 0;
     };
-    for (const Given* one = given; one < given + num_tasks; one++)
+    for (const ChangedRows* one = given; one < given + num_tasks; one++)
         for (int64_t row = one->start; row < one->end; row += MOST_ROWS) {
             const int64_t num_rows = one->end - row < MOST_ROWS ? one->end - row : MOST_ROWS;
             with_vectors(num_rows, [&](auto vectors) {
                 if (num_vectors + vectors > MOST_VECTORS) finish();
                 float* columns = packed + num_vectors * LANES * (num_in + 1);
                 pack_rows<vectors>(x + row * num_in, num_rows, num_in, columns);
-                const Change change{one->columns,      one->offsets,      one->values,
-                                    one->column_bytes, one->offset_bytes, one->value_bytes};
-                tasks[num_together++] = Task<T>{y + row * num_out, num_rows, columns, change, 0};
+                tasks[num_together++] = Task<T>{y + row * num_out, num_rows, columns, one->change, 0};
                 num_vectors += vectors;
             });
         }
@@ -232,8 +220,8 @@ EXPORT void patch_weight(const float* weight, float* out, int64_t num_out, int64
                          int64_t column_bytes, const void* offsets, int64_t offset_bytes, const void* values,
                          int64_t value_bytes, const void* before_columns, int64_t before_column_bytes,
                          const void* before_offsets, int64_t before_offset_bytes) {
-    patch(weight, out, num_out, num_in, Change{columns, offsets, values, column_bytes, offset_bytes, value_bytes},
-          Change{before_columns, before_offsets, nullptr, before_column_bytes, before_offset_bytes, 0});
+    patch(weight, out, num_out, num_in, Change{columns, column_bytes, offsets, offset_bytes, values, value_bytes},
+          Change{before_columns, before_column_bytes, before_offsets, before_offset_bytes, nullptr, 0});
 }
 
 // y [.., num_out] += x [.., num_in] times each task's change of weight [num_out, num_in], in its rows. tasks
@@ -241,7 +229,7 @@ EXPORT void patch_weight(const float* weight, float* out, int64_t num_out, int64
 #define DEFINE_ADD_SPARSE_PRODUCTS(NAME, T)                                                                  \
     EXPORT void NAME(T* y, const T* x, const float* weight, int64_t num_out, int64_t num_in,                  \
                      int64_t num_tasks, const int64_t* tasks, float* scratch) {                               \
-        multiply(y, x, weight, num_out, num_in, num_tasks, reinterpret_cast<const Given*>(tasks), scratch);   \
+        multiply(y, x, weight, num_out, num_in, num_tasks, reinterpret_cast<const ChangedRows*>(tasks), scratch);   \
     }
 
 DEFINE_ADD_SPARSE_PRODUCTS(add_sparse_products_float32, float)

@@ -1,6 +1,5 @@
 """`gpu_ops.sparse_delta`, compiled: changes are read in the form in which they are held."""
 
-from array import array
 from collections.abc import Sequence
 
 import torch
@@ -74,9 +73,7 @@ class CompiledSparseDelta:
         check_contiguous(y, x)
         check_float32(weight)
         num_out, num_in = weight.shape
-        tasks = array("q")
-        for (start, end), delta in zip(spans, deltas, strict=True):
-            tasks.extend((start, end, *self._arguments(delta)))
+        tasks = self._arguments.of_rows(spans, deltas)
         scratch = torch.empty(self._scratch(num_in))
         self._add[y.dtype](
             *(y.data_ptr(), x.data_ptr(), weight.data_ptr(), num_out, num_in),

@@ -80,8 +80,9 @@ void two_products(T* y, int64_t y_width, const T* x, int64_t num_rows, const Wei
     float* inner = scratch;
     float* wide = inner + TILE_ROWS * ranks;
     float* added = wide + TILE_ROWS * down.inputs;
-    for (int64_t row = 0; row < num_rows; row += TILE_ROWS) {
-        const int64_t rows = num_rows - row < TILE_ROWS ? num_rows - row : TILE_ROWS;
+    const Tiles tiles(num_rows);
+    for (int64_t row = 0, number = 0; row < num_rows; row += tiles.rows_of(number++)) {
+        const int64_t rows = tiles.rows_of(number);
         const float* tile = as_floats(x + row * down.inputs, rows * down.inputs, wide);
         multiply_rows<TILE_ROWS>(rows, tile, down.inputs, down_panels, down.inputs, inner, ranks);
         between(inner, rows, ranks);

@@ -174,13 +174,18 @@ def test_sparse_changes_agree_on_both_sides_of_the_break_even(
 def test_weights_that_are_kept_merged_give_the_same(
     small_engine: Engine, tasks: dict[str, LoadedTask], variant: str
 ) -> None:
-    """From its fifth use on, beside tasks whose weights are not kept; both leave together."""
+    """From its fifth use on, between tasks whose weights are not kept; both leave together."""
     products = len(PRODUCTS) * small_engine.backbone.shape.num_layers
     engine = Engine(
         small_engine.backbone, threads=1, merged_bytes=1 << 30, figures_file=kept_figures()
     )
     task = keeping_from(random_task(variant, engine.backbone.shape).load(engine), 1)
-    rows = [EngineRow(tasks["lora"], token_ids(7, 20)), EngineRow(task, token_ids(8, 30))]
+    rows = [
+        EngineRow(tasks["lora"], token_ids(7, 20)),
+        EngineRow(patching_from(tasks["mask"], 1), token_ids(9, 11)),
+        EngineRow(task, token_ids(8, 30)),
+        EngineRow(patching_from(tasks["diff"], 1), token_ids(10, 25)),
+    ]
     expected = small_engine.run(rows)
     assert engine.merged.num_bytes == 0
 

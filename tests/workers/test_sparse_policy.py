@@ -14,7 +14,7 @@ from gpu_ops.sparse_delta import SparseWeights, sparse_weights
 from tests.workers.pets import random_task
 from workers import sparse_policy
 from workers.backbone import PRODUCTS, LinearWeights
-from workers.break_even import FEW_ROWS, MANY_ROWS
+from workers.break_even import FEW_ROWS, MANY_ROWS, NEVER
 from workers.encoder import Encoder
 from workers.engine import Engine
 from workers.linear_backends import UnpackedLinear
@@ -74,6 +74,33 @@ def test_every_density_is_told_from_the_two_that_were_measured(
     assert kept_rows == pytest.approx(max(FEW_ROWS, 40 / us_a_row), abs=0.5)
 
 
+def test_a_kept_copy_is_used_where_it_is_faster_than_a_patched_one(
+    small_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its own rows and is read from memory, patches have neither: it may cost more."""
+    is_kept = cycle((False, True))
+
+    def least_us(*_: object) -> dict[str, float]:
+        us_of_pass = 100 if next(is_kept) else 50
+        return {
+            **{f"beside {name}": 10 * rows for name, rows in ROWS.items()},
+            **{f"apart {name}": us_of_pass + rows for name, rows in ROWS.items()},
+            "shared": MANY_ROWS,
+        }
+
+    monkeypatch.setattr(sparse_policy, "least_us", least_us)
+    weight, bias = torch.zeros(NUM_OUT, NUM_IN), torch.zeros(NUM_OUT)
+    product = SharedProduct(
+        *(weight, bias, lambda x: F.linear(x, weight), UnpackedLinear("torch", F.linear), "torch"),
+        share_among_many=1.0,
+    )
+    encoder = small_engine.encoders["float32"]
+    assert isinstance(encoder, Encoder)
+    policy = SparsePolicy([product], encoder.operators, MachineFigures())
+
+    assert policy.break_evens(change(30), weight.shape) == (FEW_ROWS, NEVER)
+
+
 def test_operators_of_another_library_are_measured_anew(
     small_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,7 +144,7 @@ def test_what_a_row_costs_among_many_decides(small_engine: Engine, tmp_path: Pat
         engine = Engine(backbone, threads=1, figures_file=path)
         ops = random_task("mask", backbone.shape).load(engine).ops.products.values()
         engine.close()
-        return [at.sparse.patch_from_rows for at in ops if at.sparse is not None]
+        return [at.sparse.keep_from_rows for at in ops if at.sparse is not None]
 
     dear, free = break_evens(1e6), break_evens(0.0)
 
