@@ -180,11 +180,12 @@ def test_weights_that_are_kept_merged_give_the_same(
         small_engine.backbone, threads=1, merged_bytes=1 << 30, figures_file=kept_figures()
     )
     task = keeping_from(random_task(variant, engine.backbone.shape).load(engine), 1)
+    patched = [keeping_from(patching_from(tasks[kind], 1), NEVER) for kind in ("mask", "diff")]
     rows = [
         EngineRow(tasks["lora"], token_ids(7, 20)),
-        EngineRow(patching_from(tasks["mask"], 1), token_ids(9, 11)),
+        EngineRow(patched[0], token_ids(9, 11)),
         EngineRow(task, token_ids(8, 30)),
-        EngineRow(patching_from(tasks["diff"], 1), token_ids(10, 25)),
+        EngineRow(patched[1], token_ids(10, 25)),
     ]
     expected = small_engine.run(rows)
     assert engine.merged.num_bytes == 0
