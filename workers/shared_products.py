@@ -248,8 +248,9 @@ def _by_spans(
 def _among_others(
     shared: Linear, x: torch.Tensor, within: Sequence[tuple[Span, SparseWeights]]
 ) -> torch.Tensor:
-    if not isinstance(shared, PackedProduct):
+    if not within:
         return shared(x)
+    assert isinstance(shared, PackedProduct)
     return shared.with_changes(x, [span for span, _ in within], [delta for _, delta in within])
 
 

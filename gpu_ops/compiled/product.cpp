@@ -122,7 +122,7 @@ inline void multiply_tiles(const float* tiles, const Part& part, int64_t depth, 
 // A copy of a panel, into which one change after the other is written and taken back.
 class ChangedPanel {
   public:
-    explicit ChangedPanel(float* scratch, int64_t num_in)
+    ChangedPanel(float* scratch, int64_t num_in)
         : copy_(scratch),
           replaced_(scratch + panel_size(num_in)),
           places_(reinterpret_cast<int32_t*>(scratch + 2 * panel_size(num_in))) {}
