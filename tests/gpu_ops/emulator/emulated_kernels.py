@@ -34,7 +34,7 @@ FLAGS = [
     "-w",
 ]
 SANITIZERS = {
-    # With lines and no more: what else a debugger reads takes the compiler half as long again.
+    # With lines and no more: what else a debugger reads costs the compiler time.
     "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g1"],
     "thread": ["-fsanitize=thread", "-gdwarf-4"],  # whose reports know no lines of newer versions
 }
